@@ -13,6 +13,7 @@ import numpy as np
 import typer
 
 from wm_runtime import facts
+from wm_runtime.errors import UserError
 from wm_runtime.recording import Recording, read_recording
 from wm_runtime.schema import CONTROLS, FIELDS, State
 from wm_runtime.stream.protocol import CONTROL_KINDS, FIELD_KINDS, Message, frame_message, match_message
@@ -31,7 +32,7 @@ Frames = Annotated[int | None, typer.Option(help="Stop after so many frames.", m
 
 
 def serve(
-    recording: Annotated[Path | None, typer.Argument(help="Recording (.mwr) to publish; without one, a live match.")] = None,
+    recording: Annotated[Path | None, typer.Argument(help="Recording (.mwr) to publish, else a live match.")] = None,
     host: Host = "127.0.0.1",
     port: Port = PORT,
     fps: Annotated[float, typer.Option(help="Frames a second.", min=1.0)] = 60.0,
@@ -45,6 +46,8 @@ def serve(
     """Publish a recording, or a live match, to every client that connects. Ctrl-C ends it."""
     if recording:
         played = read_recording(recording)
+        if not len(played):
+            raise UserError(f"recording {recording} holds no frame; choose another")
         header, source = played.header, _repeated(played) if loop else iter(played)
     else:
         from wm_tools.rollout import live_frames

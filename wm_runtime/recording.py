@@ -44,8 +44,9 @@ class Recording:
 class RecordingWriter:
     """Writes a recording: `with RecordingWriter(path, header) as out: out.write(state, 0, controllers)`.
 
-    header: the match message. reason: what the end message will say. The file is there, complete, after a clean exit of the block; after an error there is none, and what stood under its
-    name before stands there still. Raises UserError for a path that cannot be written.
+    header: the match message. reason: what the end message will say. The file is there, complete, after a clean exit
+    of the block; after an error there is none, and what stood under its name before stands there still. Raises
+    UserError for a path that cannot be written.
     """
 
     def __init__(self, path: str | Path, header: Message, reason: str = "end of recording") -> None:

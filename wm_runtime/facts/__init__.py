@@ -1,0 +1,218 @@
+"""Facts of the game: characters, stages, action states. Numbers and their sources live in the json files here.
+
+Units are those of `wm_runtime.schema`: game units, frames of 1/60 s, the ids of Slippi's replays.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from wm_runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class Character:
+    """A fighter. `internal_id` is the `character` of frames; `selection_id` that of a replay's start block, None for
+    Nana, who is never selected. `jumps` are those left while standing. `height` in units is rough, for drawing."""
+
+    name: str
+    display: str
+    internal_id: int
+    selection_id: int | None
+    jumps: int
+    height: float
+
+
+class Segment(NamedTuple):
+    """A surface's two ends, units."""
+
+    x_left: float
+    y_left: float
+    x_right: float
+    y_right: float
+
+
+@dataclass(frozen=True)
+class Path:
+    """The route of a moving platform: every `period` frames it passes `keys`, rows of (frame, x of its left end, y),
+    in straight lines between them."""
+
+    period: int
+    width: float
+    keys: tuple[tuple[float, float, float], ...]
+
+    def at(self, frame: int) -> Segment:
+        """Where the platform is in this frame of a match."""
+        times, xs, ys = zip(*self.keys, strict=True)
+        x = float(np.interp(frame, times, xs, period=self.period))
+        y = float(np.interp(frame, times, ys, period=self.period))
+        return Segment(x, y, x + self.width, y)
+
+
+@dataclass(frozen=True)
+class Surface:
+    """What a fighter can stand on. `id` is the `ground` of frames; `x` and `y` are (left, right), y's differing on
+    slopes. A `platform` lets fighters through from below. Of a surface that `moves`, x and y are those of frame 0."""
+
+    id: int
+    x: tuple[float, float]
+    y: tuple[float, float]
+    platform: bool = False
+    moves: bool = False
+    path: Path | None = None
+    """Set where the position follows from the frame number."""
+
+    def at(self, frame: int) -> Segment:
+        """Where the surface is in this frame, as far as the frame number tells."""
+        return self.path.at(frame) if self.path else Segment(self.x[0], self.y[0], self.x[1], self.y[1])
+
+
+@dataclass(frozen=True)
+class Blast:
+    """Beyond these coordinates a fighter dies."""
+
+    left: float
+    right: float
+    top: float
+    bottom: float
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A player who has landed from the entry and has not moved: position, `ground`, facing −1 or 1."""
+
+    x: float
+    y: float
+    ground: int
+    facing: int
+
+
+@dataclass(frozen=True)
+class Rebirth:
+    """Where a lost stock comes back: `x` of (player 1, player 2), down from `y_from` to `y_platform`."""
+
+    x: tuple[float, float]
+    y_from: float
+    y_platform: float
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage by its replay id. Pairs are (player 1, player 2). `edge_hang` and `edge_stand` are |x| of a fighter that
+    hangs on the edge and that teeters on it; `entry` is (x, y) at frame −123, `standing` where that leads."""
+
+    id: int
+    name: str
+    display: str
+    surfaces: tuple[Surface, ...]
+    edge_hang: float
+    edge_stand: float
+    blast: Blast
+    entry: tuple[tuple[float, float], tuple[float, float]]
+    standing: tuple[Standing, Standing]
+    facing: tuple[int, int]
+    rebirth: Rebirth
+
+    def surface(self, ground: int) -> Surface | None:
+        """The surface with this id; None off the table (a transformed Stadium, a fighter that never stood)."""
+        return next((s for s in self.surfaces if s.id == ground), None)
+
+
+def character(name_or_internal_id: str | int) -> Character:
+    """A fighter by name, display name or internal id; case and punctuation do not matter. Raises UserError."""
+    return _find("character", name_or_internal_id, _CHARACTER_OF, [c.name for c in CHARACTERS])
+
+
+def stage(name_or_id: str | int) -> Stage:
+    """A stage by name, display name or replay id; case and punctuation do not matter. Raises UserError."""
+    return _find("stage", name_or_id, _STAGE_OF, [s.name for s in STAGES])
+
+
+def action_name(action: int) -> str:
+    """Name of an action state; "SPECIAL_341" and so on where it depends on the character."""
+    return ACTION_NAMES[action] if 0 <= action < len(ACTION_NAMES) else f"SPECIAL_{action}"
+
+
+def action_family(action: int) -> str:
+    """The family in FAMILIES that an action state belongs to."""
+    return _FAMILY_OF.get(action, "special")
+
+
+def _key(name: object) -> str:
+    """One spelling for "Mr. Game & Watch", "mr-game-and-watch" and "MR_GAME_AND_WATCH"."""
+    return re.sub(r"[^A-Z0-9]+", "_", str(name).replace("&", "and").upper()).strip("_")
+
+
+T = TypeVar("T")
+
+
+def _find(kind: str, wanted: object, table: Mapping[str, T], choices: list[str]) -> T:
+    found = table.get(_key(wanted))
+    if found is None:
+        raise UserError(f"unknown {kind} {wanted!r}: choose one of {', '.join(choices)}")
+    return found
+
+
+def _load(name: str) -> dict[str, Any]:
+    return json.loads(files(__package__).joinpath(name).read_text(encoding="utf-8"))
+
+
+def _surface(row: dict[str, Any]) -> Surface:
+    route = row.get("path")
+    path = Path(route["period"], route["width"], tuple(map(tuple, route["keys"]))) if route else None
+    rest: dict[str, Any] = {"x": row["x"], "y": [row["y"]] * 2, **row.get("rest", {})}
+    if path:
+        start = path.at(0)
+        rest = {"x": start[0::2], "y": start[1::2], "moves": True}
+    return Surface(
+        id=row["id"], x=tuple(rest["x"]), y=tuple(rest["y"]), platform=row.get("platform", False),
+        moves=rest.get("moves", False), path=path,
+    )
+
+
+def _stage(stage_id: int, row: dict[str, Any]) -> Stage:
+    spawn, rebirth = row["spawn"], row["rebirth"]
+    first, second = (
+        Standing(at["x"], at["y"], at["ground"], facing)
+        for at, facing in zip(spawn["standing"].values(), spawn["facing"], strict=True)
+    )
+    return Stage(
+        id=stage_id,
+        name=row["name"],
+        display=row["display"],
+        surfaces=tuple(map(_surface, row["surfaces"])),
+        edge_hang=row["edge_hang"],
+        edge_stand=row["edge_stand"],
+        blast=Blast(*row["blast"]),
+        entry=(tuple(spawn["player_1"]), tuple(spawn["player_2"])),
+        standing=(first, second),
+        facing=tuple(spawn["facing"]),
+        rebirth=Rebirth(tuple(rebirth["x"]), rebirth["y_from"], rebirth["y_platform"]),
+    )
+
+
+_STAGE_TABLE = _load("stages.json")
+_ACTION_TABLE = _load("actions.json")
+
+CHARACTERS: tuple[Character, ...] = tuple(Character(**row) for row in _load("characters.json")["characters"])
+STAGES: tuple[Stage, ...] = tuple(_stage(int(i), row) for i, row in _STAGE_TABLE["stages"].items())
+TIMING: Mapping[str, int] = _STAGE_TABLE["frames"]
+"""Frames that death, rebirth, invulnerability and the entry take; what each means is said in stages.json, `timing`."""
+ACTION_NAMES: tuple[str, ...] = tuple(_ACTION_TABLE["names"])
+"""Names of the action states that all characters share; the position is the id."""
+FAMILIES: Mapping[str, tuple[int, ...]] = {
+    name: tuple(i for first, last in ranges for i in range(first, last + 1))
+    for name, ranges in _ACTION_TABLE["families"].items()
+}
+"""Family → ids of its action states. Every id from 0 to 399 is in one family."""
+
+_FAMILY_OF = {i: family for family, ids in FAMILIES.items() for i in ids}
+_CHARACTER_OF = {_key(k): c for c in CHARACTERS for k in (c.name, c.display, c.internal_id)}
+_STAGE_OF = {_key(k): s for s in STAGES for k in (s.name, s.display, s.id)}

@@ -87,8 +87,9 @@ def game_of(replay, md5: str, source: str) -> Game:
 _SOURCES: tuple[tuple[str, str], ...] = tuple(
     (row.name, row.source) for row in (*FIELDS, *(c for c in CONTROLS if not c.bit), *RECORDED)
 )
-_OPTIONAL = {"raw_y"}
+_OPTIONAL = {row.source for row in RECORDED if row.name == "raw_y"}
 """Columns that later versions added: 0 where a replay does not have them."""
+_STAGE_IDS = {s.id for s in STAGES}
 
 
 class _Missing(Exception):
@@ -107,7 +108,7 @@ def _check_setup(start, frames) -> None:
         raise LeftOut("players", "a demo player")
     if start.item_spawn_frequency != -1:
         raise LeftOut("items", f"spawn frequency {start.item_spawn_frequency}")
-    if int(start.stage) not in STAGES:
+    if int(start.stage) not in _STAGE_IDS:
         raise LeftOut("stage", f"stage {start.stage}")
     if frames is None or len(frames.id) == 0:
         raise LeftOut("gaps", "no frames")
@@ -131,7 +132,7 @@ def _column(frames, source: str, rows: np.ndarray) -> np.ndarray:
         for part in source.split("."):
             value = value[int(part)] if part.isdigit() else getattr(value, part)
         if value is None:
-            if source.rpartition(".")[2] != "raw_analog_y":
+            if source not in _OPTIONAL:
                 raise _Missing(f"{source} is not recorded")
             sides.append(np.zeros(len(rows), np.int8))
             continue

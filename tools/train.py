@@ -1,0 +1,46 @@
+"""`mwm train`: an experiment and a dataset → checkpoints and a manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    config: Annotated[str, typer.Option(help="Experiment: a YAML file, or the name of one that ships.")],
+    dataset: Annotated[Path, typer.Option(help="Dataset folder, made by `mwm replays build`.")],
+    out: Annotated[Path, typer.Option(help="Folder for best.pt, final.pt and manifest.json.")],
+    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the experiment's.")] = None,
+    frames_per_epoch: Annotated[int | None, typer.Option(min=1, help="Target frames an epoch draws.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1)] = None,
+    max_games: Annotated[int | None, typer.Option(min=2, help="Use only the first games of the dataset.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
+) -> None:
+    """Train a model on a dataset."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from wm_runtime.replays.dataset import Dataset
+    from wm_train.config import load_experiment
+    from wm_train.training.trainer import train as run
+
+    experiment = load_experiment(config)
+    given = {"epochs": epochs, "frames_per_epoch": frames_per_epoch, "batch_size": batch_size, "max_games": max_games}
+    changes = {name: value for name, value in given.items() if value is not None}
+    experiment = experiment.model_copy(update={"training": experiment.training.model_copy(update=changes)})
+    data = Dataset(dataset)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"))
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress:
+        task = progress.add_task(experiment.name, total=None)
+
+        def on_step(step: int, steps: int, loss: float) -> None:
+            progress.update(task, completed=step, total=steps, description=f"{experiment.name}  loss {loss:.3f}")
+
+        manifest = run(experiment, data, out, device, on_step)
+    for row in manifest["epochs"]:
+        print(
+            f"epoch {row['epoch']}: {row['frames']:,} frames at {row['frames_per_second']:,}/s, "
+            f"held-out loss {row['held_out']['loss']:.4f}"
+        )
+    print(f"wrote {out}/best.pt, final.pt and manifest.json")

@@ -1,0 +1,135 @@
+"""Rules of the game that no model has to learn: dying, rebirth, stocks, bounds. Applied to a proposed next state.
+
+Timing and places: wm_runtime.facts (measured on real games). Dead fighters lie still for a fixed time, are reborn above
+the stage, float down to the platform in 60 frames and are free again from the next frame on.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from wm_runtime.facts import CHARACTERS, STAGES, TIMING
+from wm_runtime.schema import FIELD, MATCH_FRAMES, NO_GROUND, NO_PLAYER
+from wm_train.dynamics.named import Named
+
+DEAD_DOWN, DEAD_LEFT, DEAD_RIGHT, DEAD_UP, DEAD_UP_FALL = 0, 1, 2, 4, 6
+LAST_DEAD, REBIRTH, REBIRTH_WAIT, FALL = 10, 12, 13, 29
+BOUND = 400.0
+"""No position is ever further out than this."""
+CROWDED_X = 16.0
+"""x of the platform of a player who is reborn while the other one is, on stages whose platform is at 0."""
+
+
+class Rules(nn.Module):
+    """Tables of the stages and characters, and the rules that read them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        stages = 1 + max(stage.id for stage in STAGES)
+        blast, rebirth_x, rebirth_y = torch.zeros(stages, 4), torch.zeros(stages, 2), torch.zeros(stages, 2)
+        blast[:] = torch.tensor([-1e9, 1e9, 1e9, -1e9])
+        for stage in STAGES:
+            zone, rebirth = stage.blast, stage.rebirth
+            blast[stage.id] = torch.tensor([zone.left, zone.right, zone.top, zone.bottom])
+            rebirth_x[stage.id] = torch.tensor(rebirth.x)
+            rebirth_y[stage.id] = torch.tensor([rebirth.y_from, rebirth.y_platform])
+        jumps = torch.ones(FIELD["character"].classes or 0, dtype=torch.int32)
+        for fighter in CHARACTERS:
+            jumps[fighter.internal_id] = fighter.jumps - 1
+        death = torch.full((LAST_DEAD + 1,), TIMING["dead_down"], dtype=torch.int32)
+        death[[DEAD_UP, DEAD_UP_FALL]] = torch.tensor([TIMING["dead_fly_star"], TIMING["dead_fly"]], dtype=torch.int32)
+        for name, table in (("blast", blast), ("rebirth_x", rebirth_x), ("rebirth_y", rebirth_y)):
+            self.register_buffer(name, table, persistent=False)
+        self.register_buffer("air_jumps", jumps, persistent=False)
+        self.register_buffer("death_frames", death, persistent=False)
+
+    def forward(self, before: Named, after: Named, stage: Tensor, frames_in_action: Tensor) -> Named:
+        """Present state, proposal, stage (N,), frames that the present action has lasted (N, 2) → the next state."""
+        action = before["action"]
+        dead, reborn, waiting = action <= LAST_DEAD, action == REBIRTH, after["action"] == REBIRTH_WAIT
+        leaves_death = dead & (frames_in_action + 1 >= self.death_frames[action.clamp(0, LAST_DEAD)])
+        leaves_death &= before["stocks"] > 0
+        stays_reborn = reborn & (frames_in_action + 1 < TIMING["rebirth"])
+
+        after = self._wait_on_platform(before, after, waiting, frames_in_action)
+        after = self._die(before, after, stage, alive=~dead & ~stays_reborn)
+        after = _pick(dead & ~leaves_death, {**before, "state_age": torch.full_like(before["x"], -1.0)}, after)
+        after = _pick(leaves_death, self._rebirth(before, stage), after)
+        after = _pick(stays_reborn, self._descend(before), after)
+        after["x"] = after["x"].clamp(-BOUND, BOUND)
+        after["y"] = after["y"].clamp(-BOUND, BOUND)
+        after["percent"] = after["percent"].clamp(0.0, 999.0)
+        return after
+
+    def _die(self, before: Named, after: Named, stage: Tensor, alive: Tensor) -> Named:
+        """Past a blast zone a fighter dies and loses a stock; past the top only when knocked there."""
+        left, right, top, bottom = (self.blast[stage][:, i, None] for i in range(4))
+        x, y = after["x"], after["y"]
+        death = torch.full_like(after["action"], -1)
+        death = death.masked_fill((y > top) & (after["knockback_y"] > 0), DEAD_UP)
+        death = death.masked_fill(y < bottom, DEAD_DOWN)
+        death = death.masked_fill(x > right, DEAD_RIGHT).masked_fill(x < left, DEAD_LEFT)
+        fallen = {
+            **after,
+            **_still(after["x"]),
+            "action": death,
+            "state_age": torch.full_like(x, -1.0),
+            "percent": before["percent"],
+            "stocks": (before["stocks"] - 1).clamp(min=0),
+            "airborne": torch.ones_like(death),
+            "hurtbox": torch.zeros_like(death),
+        }
+        return _pick(alive & (death >= 0), fallen, {**after, "stocks": before["stocks"]})
+
+    def _rebirth(self, before: Named, stage: Tensor) -> Named:
+        y_from, y_platform = self.rebirth_y[stage][:, 0, None], self.rebirth_y[stage][:, 1, None]
+        x = self.rebirth_x[stage]
+        other = before["action"].flip(1)
+        crowded = (x == 0) & ((other == REBIRTH) | (other == REBIRTH_WAIT))
+        whole = torch.zeros_like(before["action"])
+        return {
+            **before,
+            **_still(before["x"]),
+            "x": x.masked_fill(crowded, CROWDED_X),
+            "y": y_from.expand_as(x),
+            "self_y": ((y_platform - y_from) / (TIMING["rebirth"] - 1)).expand_as(x),
+            "percent": torch.zeros_like(x),
+            "shield": torch.full_like(x, FIELD["shield"].high),
+            "state_age": torch.zeros_like(x),
+            "action": whole + REBIRTH,
+            "ground": whole + NO_GROUND,
+            "airborne": whole + 1,
+            "jumps": self.air_jumps[before["character"]],
+            "last_attack": whole,
+            "combo_count": whole,
+            "last_hit_by": whole + NO_PLAYER,
+            "hurtbox": whole,
+        }
+
+    @staticmethod
+    def _descend(before: Named) -> Named:
+        return {**before, "y": before["y"] + before["self_y"], "state_age": before["state_age"] + 1}
+
+    @staticmethod
+    def _wait_on_platform(before: Named, after: Named, waiting: Tensor, frames_in_action: Tensor) -> Named:
+        """On the revival platform nothing moves, and it vanishes after a fixed time."""
+        place = {"x": before["x"], "y": before["y"], "percent": before["percent"], **_still(before["x"])}
+        over = (before["action"] == REBIRTH_WAIT) & (frames_in_action + 1 >= TIMING["rebirth_wait"])
+        action = torch.where(over & waiting, torch.full_like(after["action"], FALL), after["action"])
+        return {**_pick(waiting, {**after, **place}, after), "action": action}
+
+
+def match_over(after: Named, frame: Tensor) -> Tensor:
+    """(N,) bool: a side has no stocks left, or time is up."""
+    return (after["stocks"] <= 0).any(dim=1) | (frame >= MATCH_FRAMES)
+
+
+def _still(like: Tensor) -> Named:
+    names = ("self_x_air", "self_y", "knockback_x", "knockback_y", "self_x_ground", "hitlag")
+    return {name: torch.zeros_like(like) for name in names}
+
+
+def _pick(mask: Tensor, yes: Named, no: Named) -> Named:
+    """Field by field, `yes` where `mask` (N, 2) and `no` elsewhere."""
+    return {name: value if yes[name] is value else torch.where(mask, yes[name], value) for name, value in no.items()}

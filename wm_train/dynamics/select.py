@@ -1,0 +1,66 @@
+"""Classic heads → the next state: each output becomes a game value, before the rules have their say."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from wm_runtime.schema import NO_GROUND
+from wm_train.dynamics.age import StateAge
+from wm_train.dynamics.kinematics import displacement
+from wm_train.dynamics.named import Named
+from wm_train.models.heads import HEAD, NO_GROUND_CLASS
+
+PERCENT_FLOOR = 1.0
+"""Smallest predicted rise of percent that counts as a hit; below it, percent stays."""
+LAST_RULED_ACTION = 12
+"""Actions 0 to 12 (dying, rebirth) are entered by rule, never by the action head."""
+
+
+def select(heads: dict[str, Tensor], before: Named, age: StateAge) -> tuple[Named, Tensor]:
+    """Head outputs and the present state → proposed next state, and the action head's entropy (N, 2) in nats."""
+    logits = heads["action"]
+    ruled = torch.arange(logits.shape[-1], device=logits.device) <= LAST_RULED_ACTION
+    logits = logits.masked_fill(ruled, -1e9)
+    probability = logits.softmax(dim=-1)
+    entropy = -(probability * logits.log_softmax(dim=-1)).sum(dim=-1)
+
+    after = dict(before)
+    after["action"] = logits.argmax(dim=-1).int()
+    for name in ("jumps", "l_cancel", "last_attack"):
+        after[name] = heads[name].argmax(dim=-1).int()
+    ground = heads["ground"].argmax(dim=-1).int()
+    after["ground"] = torch.where(ground == NO_GROUND_CLASS, torch.full_like(ground, NO_GROUND), ground)
+
+    binary = {name: heads["binary"][..., i] > 0 for i, name in enumerate(HEAD["binary"].fields)}
+    after["facing"] = binary["facing"].int() * 2 - 1
+    after["airborne"] = 1 - binary["on_ground"].int()
+    hurtbox = heads["hurtbox"][..., 1:].argmax(dim=-1).int() + 1
+    after["hurtbox"] = torch.where(binary["invulnerable"], hurtbox, torch.zeros_like(hurtbox))
+
+    value = {name: heads["dynamics"][..., i] * s for i, (name, s) in enumerate(_scales("dynamics"))}
+    after["hitlag"] = _next_hitlag(before["hitlag"], value["hitlag"])
+    after["combo_count"] = value["combo_count"].round().clamp(min=0).int()
+
+    for i, (name, scale) in enumerate(_scales("velocity")):
+        after[name] = before[name] + heads["velocity"][..., i] * scale
+    delta = {name: heads["continuous"][..., i] * s for i, (name, s) in enumerate(_scales("continuous"))}
+    dx, dy = displacement(before, after)
+    after["x"] = before["x"] + dx + delta["x"]
+    after["y"] = before["y"] + dy + delta["y"]
+    rise = torch.where(delta["percent"] >= PERCENT_FLOOR, delta["percent"], torch.zeros_like(dx))
+    after["percent"] = before["percent"] + rise
+    after["shield"] = (before["shield"] + delta["shield"]).clamp(0.0, 60.0)
+    after["state_age"] = age(before, after["action"])
+    return after, entropy
+
+
+def _scales(head: str) -> list[tuple[str, float]]:
+    return list(zip(HEAD[head].fields, HEAD[head].scale, strict=True))
+
+
+def _next_hitlag(before: Tensor, predicted: Tensor) -> Tensor:
+    """Hitlag counts down by one unless a new hit is predicted; a prediction under 1.5 frames is none."""
+    counted = (before - 1).clamp(min=0)
+    begun = torch.where(predicted >= 1.5, predicted.round(), torch.zeros_like(predicted))
+    return torch.where(before > 0, torch.where(predicted > before + 0.5, begun, counted), begun)

@@ -1,0 +1,59 @@
+"""The step that ships: (state, carry, controllers) → (state', carry', aux), one function, traced whole.
+
+Training, evaluation and the exported artifact run this same function, so they cannot disagree.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from wm_runtime.schema import M_
+from wm_train.dynamics.age import StateAge
+from wm_train.dynamics.memory import Carry, carry_layout, recall, remember
+from wm_train.dynamics.named import named, raw
+from wm_train.dynamics.rules import Rules, match_over
+from wm_train.dynamics.select import select
+from wm_train.encoding import stage_of
+from wm_train.models.frame_stack_mlp import FrameStackMLP
+
+AUX = {"action_entropy": "float32", "stock_lost": "bool", "match_over": "bool"}
+"""Name → dtype of what a step says beside the state: (N, 2) nats of the action head, (N, 2), (N,)."""
+
+
+class WorldModel(nn.Module):
+    """A network and the rules around it."""
+
+    def __init__(self, network: FrameStackMLP):
+        super().__init__()
+        self.network = network
+        self.age = StateAge()
+        self.rules = Rules()
+
+    @property
+    def carry_layout(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        return carry_layout(self.network.encoder.config)
+
+    def forward(
+        self, floats: Tensor, ints: Tensor, match: Tensor, controllers: Tensor, carry: Carry
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], Carry, dict[str, Tensor]]:
+        """Raw state (floats (N, 2, F), ints (N, 2, I), match (N, M)), controllers (N, 2, 13) of the next frame, carry.
+
+        Returns the next state in the same form, the next carry and aux as listed in AUX.
+        """
+        before = named(floats, ints)
+        past = recall(self.network.encoder, carry, floats, ints, before)
+        stage = stage_of(match)
+        heads = self.network(past.floats, past.classes, stage, controllers, past.controllers)
+        after, entropy = select(heads, before, self.age)
+        after = self.rules(before, after, stage, past.frames_in_action)
+
+        frame = match[..., M_["frame"]] + 1
+        columns = {"frame": frame, "stage": match[..., M_["stage"]]}
+        next_match = torch.stack([columns[name] for name in M_], dim=-1)
+        aux = {
+            "action_entropy": entropy,
+            "stock_lost": after["stocks"] < before["stocks"],
+            "match_over": match_over(after, frame),
+        }
+        return (*raw(after), next_match), remember(past, carry, before, controllers), aux

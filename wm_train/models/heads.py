@@ -1,0 +1,64 @@
+"""The classic heads: what a frame-stack model predicts of the next frame, how it is scored, by name.
+
+Deltas are targets in the units of `scale`; x and y are what velocity and knockback do not explain of the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from wm_runtime.schema import FIELD, PLAYERS, VELOCITIES
+
+
+@dataclass(frozen=True)
+class Head:
+    """A group of outputs. Regressed groups have one output a field and player, class groups `classes`."""
+
+    name: str
+    fields: tuple[str, ...]
+    kind: str
+    """`delta`, `absolute`, `binary` or `classes`."""
+    weight: float
+    scale: tuple[float, ...] = ()
+    """Unit of each field's output (regressed groups)."""
+    classes: int = 1
+
+    @property
+    def width(self) -> int:
+        return PLAYERS * len(self.fields) * self.classes
+
+
+HEADS: tuple[Head, ...] = (
+    Head("continuous", ("percent", "x", "y", "shield"), "delta", 1.0, scale=(5.0, 1.0, 1.0, 1.0)),
+    Head("velocity", VELOCITIES, "delta", 0.5, scale=(0.5, 0.5, 0.5, 0.5, 0.5)),
+    Head("dynamics", ("hitlag", "stocks", "combo_count"), "absolute", 0.5, scale=(5.0, 1.0, 1.0)),
+    Head("binary", ("facing", "invulnerable", "on_ground"), "binary", 0.5),
+    Head("action", ("action",), "classes", 2.0, classes=400),
+    Head("jumps", ("jumps",), "classes", 0.5, classes=7),
+    Head("l_cancel", ("l_cancel",), "classes", 0.3, classes=3),
+    Head("hurtbox", ("hurtbox",), "classes", 0.3, classes=3),
+    Head("ground", ("ground",), "classes", 0.3, classes=64),
+    Head("last_attack", ("last_attack",), "classes", 0.3, classes=FIELD["last_attack"].classes or 0),
+)
+NO_GROUND_CLASS = 63
+"""Class of the ground head that stands for 65535."""
+
+
+class Heads(nn.Module):
+    """One linear layer whose outputs are the heads' slices, in the order of HEADS."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.linear = nn.Linear(width, sum(h.width for h in HEADS))
+
+    def forward(self, hidden: Tensor) -> dict[str, Tensor]:
+        """(B, width) → name → (B, 2, fields) for regressed and binary heads, (B, 2, classes) for classes."""
+        split = torch.split(self.linear(hidden), [h.width for h in HEADS], dim=-1)
+        return {h.name: out.reshape(-1, PLAYERS, h.width // PLAYERS) for h, out in zip(HEADS, split, strict=True)}
+
+
+HEAD: Mapping[str, Head] = {h.name: h for h in HEADS}

@@ -1,0 +1,58 @@
+"""Targets of the classic heads and their losses. Frames that the rules decide (dying, rebirth) are not learned from."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wm_train.dynamics.kinematics import displacement
+from wm_train.dynamics.named import Named
+from wm_train.dynamics.select import LAST_RULED_ACTION
+from wm_train.models.heads import HEADS, NO_GROUND_CLASS, Head
+
+HUBER_BETA = 0.1
+"""Error, in units of a head's scale, from which the regression loss grows linearly."""
+
+
+def losses(heads: dict[str, Tensor], before: Named, after: Named) -> dict[str, Tensor]:
+    """Head outputs for true states before and after, (B, 2) fields → name → mean loss (scalar), unweighted."""
+    learned = (before["action"] > LAST_RULED_ACTION) & (after["action"] > LAST_RULED_ACTION)
+    weight = learned.float()
+    total = weight.sum().clamp(min=1)
+    return {h.name: (_loss(h, heads[h.name], before, after) * weight).sum() / total for h in HEADS}
+
+
+def weighted(parts: dict[str, Tensor]) -> Tensor:
+    """Unweighted losses by head → the scalar that is minimised."""
+    return torch.stack([h.weight * parts[h.name] for h in HEADS]).sum()
+
+
+def _loss(head: Head, output: Tensor, before: Named, after: Named) -> Tensor:
+    """Loss of each player, (B, 2)."""
+    if head.kind == "classes":
+        return F.cross_entropy(output.flatten(0, 1), _classes(head, after).flatten(), reduction="none").view(-1, 2)
+    if head.kind == "binary":
+        return F.binary_cross_entropy_with_logits(output, _binary(after), reduction="none").mean(dim=-1)
+    return F.smooth_l1_loss(output, _values(head, before, after), beta=HUBER_BETA, reduction="none").mean(dim=-1)
+
+
+def _classes(head: Head, after: Named) -> Tensor:
+    value = after[head.fields[0]].long()
+    last = NO_GROUND_CLASS if head.name == "ground" else head.classes - 1
+    return value.clamp(0, last)
+
+
+def _binary(after: Named) -> Tensor:
+    """facing, invulnerable, on_ground: (B, 2, 3)."""
+    return torch.stack([after["facing"] > 0, after["hurtbox"] != 0, after["airborne"] == 0], dim=-1).float()
+
+
+def _values(head: Head, before: Named, after: Named) -> Tensor:
+    """Targets of a regressed head in its scale, (B, 2, fields)."""
+    if head.kind == "absolute":
+        values = [after[name].float() for name in head.fields]
+    else:
+        moved = dict(zip(("x", "y"), displacement(before, after), strict=True))
+        values = [after[name] - before[name] - moved.get(name, 0.0) for name in head.fields]
+    return torch.stack(values, dim=-1) / torch.tensor(head.scale, device=values[0].device)
