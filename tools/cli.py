@@ -7,14 +7,16 @@ import sys
 import typer
 
 from wm_runtime.errors import UserError
-from wm_tools import replays, train
+from wm_tools import models, replays, train
 
 app = typer.Typer(
     name="mwm", help="Melee World Model: a learned simulator of Super Smash Bros. Melee.", no_args_is_help=True,
     rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False,
 )  # fmt: skip
 app.add_typer(replays.app, name="replays")
-app.command("train")(train.train)
+app.add_typer(models.app, name="models")
+for command in (train.train, models.export, models.evaluate):
+    app.command()(command)
 
 
 def main() -> None:

@@ -135,7 +135,7 @@ def _text_line(match: Message, message: Message) -> str:
 def _player_text(player: Message) -> str:
     return (
         f"{facts.character(player['character']).name} {player['percent']:.1f}% {player['stocks']} stocks"
-        f" ({player['x']:.2f}, {player['y']:.2f}) {facts.action(player['action']).name}"
+        f" ({player['x']:.2f}, {player['y']:.2f}) {facts.action_name(player['action'])}"
     )
 
 

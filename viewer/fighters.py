@@ -86,7 +86,7 @@ def read_fighter(state: State, index: int, player: int) -> Fighter:
         x=of("x"),
         y=of("y"),
         vx=of("self_x_air" if airborne else "self_x_ground") + of("knockback_x"),
-        vy=of("self_y") + of("knockback_y"),
+        vy=airborne * (of("self_y") + of("knockback_y")),
         percent=of("percent"),
         shield=of("shield"),
         stocks=int(of("stocks")),

@@ -69,7 +69,7 @@ class Camera:
 
     at: Point
     scale: float
-    centre: Point = (WIDTH / 2, 146)
+    centre: Point = (WIDTH / 2, HEIGHT / 2)
 
     def project(self, point: Point) -> Point:
         """World → canvas."""

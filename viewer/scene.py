@@ -10,10 +10,10 @@ from wm_runtime.facts import Segment, Stage, stage
 from wm_runtime.schema import PLAYERS, State
 from wm_viewer.fighters import Fighter, draw_fighter, read_fighter
 from wm_viewer.hud import draw_clock, draw_controller, draw_panel
-from wm_viewer.primitives import HEIGHT, WIDTH, Camera, Colour, Line, Point, Polygon, Primitive, Scene
+from wm_viewer.primitives import WIDTH, Camera, Colour, Line, Point, Polygon, Primitive, Scene
 
-VIEW = (WIDTH - 24, 276)
-"""Canvas pixels (width, height) into which a camera fits what it must show; the panels are below."""
+VIEW, VIEW_CENTRE = (WIDTH - 24, 256), (WIDTH / 2, 162)
+"""Canvas pixels: (width, height) and middle of what lies between clock and panels, where a camera shows its bounds."""
 ROCK: Colour = (54, 60, 92)
 ROCK_EDGE: Colour = (78, 86, 126)
 TURF: Colour = (208, 216, 240)
@@ -52,8 +52,8 @@ def scene_of(state: State, index: int = 0, controllers: np.ndarray | None = None
 def _stage_bounds(where: Stage, fighters: Sequence[Fighter]) -> Bounds:
     """The stage and some air around it, wider while a fighter is further out."""
     reach = where.edge_stand + 32.0
-    top = max(s.y[0] for s in where.surfaces) + 34.0
-    return _union((-reach, reach, top, -34.0), fighters, margin=14.0)
+    top = max(s.y[0] for s in where.surfaces) + 28.0
+    return _union((-reach, reach, top, -32.0), fighters, margin=14.0)
 
 
 def _blast_bounds(where: Stage, fighters: Sequence[Fighter]) -> Bounds:
@@ -90,7 +90,7 @@ def _fit(bounds: Bounds) -> Camera:
     """The camera that shows these bounds as large as the view allows."""
     left, right, top, bottom = bounds
     scale = min(VIEW[0] / (right - left), VIEW[1] / (top - bottom))
-    return Camera(((left + right) / 2, (top + bottom) / 2), scale, (WIDTH / 2, (HEIGHT - 60) / 2))
+    return Camera(((left + right) / 2, (top + bottom) / 2), scale, VIEW_CENTRE)
 
 
 def _draw_stage(where: Stage, frame: int, fighters: Sequence[Fighter]) -> Iterator[Primitive]:

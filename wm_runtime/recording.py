@@ -20,7 +20,7 @@ from wm_runtime.stream.protocol import Message, decode_frames, end_message, fram
 SUFFIX = ".mwr"
 CHUNK_BYTES = 2**16
 CHUNK_FRAMES = 512
-"""Frames decoded at a time: a frame's maps take thirty times the room of its row."""
+"""Frames decoded at a time: a frame's maps take ten times the room of its row."""
 
 
 @dataclass(frozen=True)

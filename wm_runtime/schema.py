@@ -179,7 +179,7 @@ class State:
 
     def rows(self, index: object) -> State:
         """The matches that `index` selects, as a copy for fancy indices and a view for slices."""
-        return State(self.floats[index], self.ints[index], self.match[index])  # type: ignore[index]
+        return State(self.floats[index], self.ints[index], self.match[index])  # type: ignore[call-overload]
 
     def copy(self) -> State:
         return State(self.floats.copy(), self.ints.copy(), self.match.copy())

@@ -148,8 +148,8 @@ def _class_input(e: Embedding, floats: Tensor, ints: Tensor) -> Tensor:
 
 
 def stage_of(match: Tensor) -> Tensor:
-    """(N, M) match ints → stage id (N,)."""
-    return match[..., M_["stage"]].clamp(0, STAGE_VOCABULARY - 1)
+    """(N, M) match ints → stage id (N,) int64."""
+    return match[..., M_["stage"]].clamp(0, STAGE_VOCABULARY - 1).long()
 
 
 assert all(name in FIELD for name in SCALES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -75,7 +76,8 @@ def write_slp(
         unfinished.write_bytes(replay)
         unfinished.replace(path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink()
         raise UserError(f"cannot write {path}: {error.strerror}; choose a folder that can be written") from error
 
 
@@ -177,7 +179,8 @@ def _ubjson(value: dict | str | int) -> bytes:
 
 
 def _ubjson_text(text: str) -> bytes:
-    data = text.encode()[:255]
+    """A length of one byte, so at most 63 characters of up to four."""
+    data = text[:63].encode()
     return b"U" + bytes([len(data)]) + data
 
 

@@ -31,7 +31,7 @@ from wm_runtime.schema import (
 PROTOCOL = "melee-frames"
 VERSION = 1
 MAX_MESSAGE_BYTES = 16 * 2**20
-"""Bytes that a reader holds of a message that is not complete yet; a frame is about 1500 bytes."""
+"""Bytes that a reader holds of a message that is not complete yet; a frame is about 900."""
 
 Message = dict[str, Any]
 
@@ -137,7 +137,7 @@ def _check_match(message: Message) -> str:
             return f"{key} {message.get(key)!r:.40}, not {wanted!r}"
     if not isinstance(message.get("stage"), str) or not isinstance(message.get("source"), dict):
         return "no stage or source"
-    players = message.get("players")
+    players = message.get("players", [])
     if not _are_maps(players, {"character", "character_id"}):
         return f"no {PLAYERS} players with a character each"
     ids = (message.get("stage_id"), *(player["character_id"] for player in players))
@@ -145,7 +145,7 @@ def _check_match(message: Message) -> str:
 
 
 def _check_frame(message: Message) -> str:
-    players = message.get("players")
+    players = message.get("players", [])
     if type(message.get("frame")) is not int or not _are_maps(players, {*FIELD_KINDS, "controller"}):
         return f"no frame number or not every field of {PLAYERS} players"
     known = [player["controller"] for player in players if player["controller"] is not None]
@@ -191,7 +191,7 @@ def _table(rows: Iterable[Sequence[Any]], names: Sequence[str], dtype: type, whe
         found = np.empty(shape, object)
     fits = found.shape == shape and np.can_cast(found.dtype, dtype, "same_kind")
     with np.errstate(over="ignore"):
-        table = found.astype(dtype) if fits else np.empty(0, dtype)
+        table: np.ndarray = found.astype(dtype) if fits else np.empty(0, dtype)
     if not fits or (dtype is np.int32 and not np.array_equal(table, found)):
         raise UserError(f"{where} cannot be read: {names[0]} … {names[-1]} of a frame are not all {dtype.__name__}; "
                         "check that mwm wrote it")

@@ -25,7 +25,7 @@ class StateAge(nn.Module):
 
     def forward(self, before: Named, action: Tensor) -> Tensor:
         """State before and next action (N, 2) → next state_age (N, 2): held in hitlag, restarted by another action."""
-        row = before["character"] * ACTIONS + action
+        row = (before["character"] * ACTIONS + action).long()
         age = before["state_age"]
         goes_on = torch.where(before["hitlag"] > 1, age, age + self.rate[row])
         loops = (goes_on > self.loop_end[row] + 1e-3) & (before["hitlag"] <= 1)

@@ -48,7 +48,7 @@ class Rules(nn.Module):
         """Present state, proposal, stage (N,), frames that the present action has lasted (N, 2) → the next state."""
         action = before["action"]
         dead, reborn, waiting = action <= LAST_DEAD, action == REBIRTH, after["action"] == REBIRTH_WAIT
-        leaves_death = dead & (frames_in_action + 1 >= self.death_frames[action.clamp(0, LAST_DEAD)])
+        leaves_death = dead & (frames_in_action + 1 >= self.death_frames[action.clamp(0, LAST_DEAD).long()])
         leaves_death &= before["stocks"] > 0
         stays_reborn = reborn & (frames_in_action + 1 < TIMING["rebirth"])
 
@@ -100,7 +100,7 @@ class Rules(nn.Module):
             "action": whole + REBIRTH,
             "ground": whole + NO_GROUND,
             "airborne": whole + 1,
-            "jumps": self.air_jumps[before["character"]],
+            "jumps": self.air_jumps[before["character"].long()],
             "last_attack": whole,
             "combo_count": whole,
             "last_hit_by": whole + NO_PLAYER,

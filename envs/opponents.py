@@ -1,0 +1,114 @@
+"""Who holds the other controller: batched, one call a frame for all matches."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from wm_envs.spaces import ACTION_SPACES
+from wm_runtime.errors import UserError
+from wm_runtime.schema import CONTROL_NAMES, State
+
+
+class Opponent(ABC):
+    """Writes one controller a match. `reset` begins the matches of `mask` (N,) bool anew."""
+
+    @abstractmethod
+    def reset(self, mask: np.ndarray, rng: np.random.Generator) -> None: ...
+
+    @abstractmethod
+    def act(self, state: State, out: np.ndarray) -> None:
+        """The controllers (N, 13) float32 that lead to the next frame, written into `out`."""
+
+
+class Neutral(Opponent):
+    """Touches nothing."""
+
+    def reset(self, mask: np.ndarray, rng: np.random.Generator) -> None:
+        pass
+
+    def act(self, state: State, out: np.ndarray) -> None:
+        out[:] = 0
+
+
+class Random(Opponent):
+    """Holds a random input of the multidiscrete space for 2 to 20 frames, then takes another.
+
+    Buttons and shoulder are mostly left alone, as people leave them, so that it walks and jumps rather than mashes.
+    """
+
+    HOLD = (2, 20)
+    BUSY = 0.15
+    """Chance that a held input has any given button, C-stick or shoulder in it."""
+
+    def reset(self, mask: np.ndarray, rng: np.random.Generator) -> None:
+        if not hasattr(self, "_left") or len(self._left) != len(mask):
+            self._left = np.zeros(len(mask), int)
+            self._held = np.zeros((len(mask), len(CONTROL_NAMES)), np.float32)
+        self._rng = rng
+        self._left[mask] = 0
+
+    def act(self, state: State, out: np.ndarray) -> None:
+        space = ACTION_SPACES["multidiscrete"]()
+        over = np.flatnonzero(self._left <= 0)
+        if len(over):
+            choices = self._rng.integers(0, space.space.nvec, (len(over), len(space.space.nvec)))  # type: ignore[attr-defined]
+            choices[:, 1:] *= self._rng.random(choices[:, 1:].shape) < self.BUSY
+            held = np.zeros((len(over), len(CONTROL_NAMES)), np.float32)
+            space.controllers(choices, held)
+            self._held[over] = held
+            self._left[over] = self._rng.integers(*self.HOLD, len(over))
+        self._left -= 1
+        out[:] = self._held
+
+
+class Replay(Opponent):
+    """Plays what a player of a real game pressed, from frame 0 on, whatever happens here; then touches nothing.
+
+    `path`: a replay (.slp) or a recording (.mwr) · `player`: whose controller, 0 or 1.
+    """
+
+    def __init__(self, path: str | Path, player: int = 1):
+        path = Path(path)
+        if path.suffix == ".slp":
+            from wm_runtime.replays.slp import LeftOut, read_slp
+
+            try:
+                game = read_slp(path)
+            except LeftOut as reason:
+                raise UserError(f"{path}: cannot be played back ({reason})") from None
+            self._track = game.controllers()[max(0, -game.first_frame) :, player]
+        else:
+            from wm_runtime.recording import read_recording
+
+            self._track = read_recording(path).controllers[:, player]
+
+    def reset(self, mask: np.ndarray, rng: np.random.Generator) -> None:
+        if not hasattr(self, "_at") or len(self._at) != len(mask):
+            self._at = np.zeros(len(mask), int)
+        self._at[mask] = 0
+
+    def act(self, state: State, out: np.ndarray) -> None:
+        out[:] = 0
+        going = self._at < len(self._track)
+        out[going] = self._track[self._at[going]]
+        self._at += 1
+
+
+OPPONENTS: dict[str, Callable[..., Opponent]] = {"neutral": Neutral, "random": Random, "replay": Replay}
+
+
+def opponent(which: str | Opponent, replay: str | Path | None = None) -> Opponent:
+    """An opponent by name. `replay` is the file that the opponent "replay" plays back. Raises UserError."""
+    if isinstance(which, Opponent):
+        return which
+    if which not in OPPONENTS:
+        raise UserError(f"unknown opponent {which!r}: choose one of {', '.join(OPPONENTS)}")
+    if which != "replay":
+        return OPPONENTS[which]()
+    if replay is None:
+        raise UserError('opponent "replay" needs `replay`, a .slp or .mwr file to play back')
+    return Replay(replay)

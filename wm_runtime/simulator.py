@@ -1,0 +1,122 @@
+"""N matches as one batch, stepped in place by an artifact."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from wm_runtime.artifact import DEFAULT_MODEL, Artifact, open_artifact
+from wm_runtime.engines.onnx import OnnxEngine
+from wm_runtime.schema import CONTROL_NAMES, CONTROLS, PLAYERS, State
+from wm_runtime.starts import Start
+
+_LOW = np.array([c.low for c in CONTROLS], np.float32)
+_HIGH = np.array([c.high for c in CONTROLS], np.float32)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that a batch of matches is: its states and carry, copied."""
+
+    state: State
+    carry: dict[str, np.ndarray]
+
+
+class Simulator:
+    """N matches of a model.
+
+    | call | what it does |
+    |---|---|
+    | `reset(start, mask)` | begins the matches of `mask` (N,) bool (default: all) at a start of as many, or of one |
+    | `step(controllers)` | one frame of all matches, controllers (N, 2, 13) float32 |
+    | `save()`, `restore(snapshot)` | all matches, to continue from later |
+    | `copy()` | another simulator in the same state on the same engine |
+
+    `state` is the present State of N matches, `aux` what the model said of the last step (name → (N, …)), `carry` the
+    model's memory. Their arrays are reused: the next `step` or `reset` overwrites them. A restored snapshot continues
+    bit for bit at the same N, engine and onnxruntime version.
+    """
+
+    def __init__(
+        self, model: str | Artifact = DEFAULT_MODEL, num_matches: int = 1, device: str = "cpu", threads: int = 0
+    ):
+        artifact = model if isinstance(model, Artifact) else open_artifact(model)
+        self._setup(artifact, OnnxEngine(artifact, device, threads), num_matches)
+
+    def _setup(self, artifact: Artifact, engine: OnnxEngine, num_matches: int) -> None:
+        self.artifact, self.num_matches, self._engine = artifact, num_matches, engine
+        self.state, self._next_state = State.zeros(num_matches), State.zeros(num_matches)
+        self.carry, self._next_carry = self._new_carry(num_matches), self._new_carry(num_matches)
+        self.aux = self._new_aux(num_matches)
+
+    def reset(self, start: Start, mask: np.ndarray | None = None) -> State:
+        """Begins matches anew; the start's past frames warm up the model's memory. Returns `state`."""
+        rows = np.arange(self.num_matches) if mask is None else np.flatnonzero(mask)
+        if len(start) not in (1, len(rows)):
+            raise ValueError(f"{len(start)} starts for {len(rows)} matches")
+        if len(rows) == 0:
+            return self.state
+        state, carry = self._warm_up(start)
+        for name in vars(state):
+            getattr(self.state, name)[rows] = getattr(state, name)
+        for name, array in carry.items():
+            self.carry[name][rows] = array
+        return self.state
+
+    def step(self, controllers: np.ndarray) -> State:
+        """One frame of every match, `controllers` (N, 2, 13) float32. Returns `state`, now the next one.
+
+        Raises ValueError for another shape or dtype, and for values that are not finite or out of range.
+        """
+        self._check(controllers)
+        self._engine.step(self.state, self.carry, controllers, self._next_state, self._next_carry, self.aux)
+        self.state, self._next_state = self._next_state, self.state
+        self.carry, self._next_carry = self._next_carry, self.carry
+        return self.state
+
+    def save(self) -> Snapshot:
+        return Snapshot(self.state.copy(), {name: array.copy() for name, array in self.carry.items()})
+
+    def restore(self, snapshot: Snapshot) -> State:
+        """Back to a snapshot of as many matches. Returns `state`."""
+        if len(snapshot.state) != self.num_matches:
+            raise ValueError(f"a snapshot of {len(snapshot.state)} matches for a simulator of {self.num_matches}")
+        for name in vars(self.state):
+            np.copyto(getattr(self.state, name), getattr(snapshot.state, name))
+        for name, array in self.carry.items():
+            np.copyto(array, snapshot.carry[name])
+        return self.state
+
+    def copy(self) -> Simulator:
+        other = object.__new__(Simulator)
+        other._setup(self.artifact, self._engine, self.num_matches)
+        other.restore(self.save())
+        return other
+
+    def _warm_up(self, start: Start) -> tuple[State, dict[str, np.ndarray]]:
+        """The present states of a start and the carry that stepping its true past leaves."""
+        n = len(start)
+        carry, next_carry, aux, scratch = self._new_carry(n), self._new_carry(n), self._new_aux(n), State.zeros(n)
+        for w in range(start.length - 1):
+            controllers = np.ascontiguousarray(start.controllers[:, w + 1])
+            self._engine.step(start.at(w), carry, controllers, scratch, next_carry, aux)
+            carry, next_carry = next_carry, carry
+        return start.at(-1), carry
+
+    def _check(self, controllers: np.ndarray) -> None:
+        shape = (self.num_matches, PLAYERS, len(CONTROL_NAMES))
+        if not isinstance(controllers, np.ndarray) or controllers.shape != shape or controllers.dtype != np.float32:
+            found = f"{getattr(controllers, 'shape', type(controllers))} {getattr(controllers, 'dtype', '')}"
+            raise ValueError(f"controllers must be {shape} float32, got {found}")
+        if not controllers.flags.c_contiguous:
+            raise ValueError("controllers must be C-contiguous")
+        if not ((controllers >= _LOW) & (controllers <= _HIGH)).all():
+            raise ValueError("controllers must be finite, axes in −1 … 1, shoulder and buttons in 0 … 1")
+
+    def _new_carry(self, n: int) -> dict[str, np.ndarray]:
+        return {name: np.zeros((n, *shape), dtype) for name, (shape, dtype) in self.artifact.carry.items()}
+
+    def _new_aux(self, n: int) -> dict[str, np.ndarray]:
+        layout = {row["name"]: (row["shape"], row["dtype"]) for row in self.artifact.metadata["aux"]}
+        return {name: np.zeros((n, *shape), dtype) for name, (shape, dtype) in layout.items()}

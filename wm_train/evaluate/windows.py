@@ -1,0 +1,74 @@
+"""The windows on which a model is measured: true frames of a dataset, their past, and the controllers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from wm_runtime.errors import UserError
+from wm_runtime.replays.dataset import Dataset
+from wm_runtime.schema import CONTROL_NAMES, FIRST_FRAME, PLAYERS, State
+from wm_runtime.starts import Start
+
+LAST_DEATH_ACTION = 13
+"""Action states 0 to 13 are dying and respawning."""
+
+
+@dataclass
+class Window:
+    """B windows of `history` frames, the start frame and `horizon` frames after it.
+
+    game: (B,) number of each window's game · truth: State of B · length matches, window by window ·
+    controllers: (B, length, 2, 13), those that produced each frame.
+    """
+
+    game: np.ndarray
+    truth: State
+    controllers: np.ndarray
+    history: int
+    horizon: int
+
+    def __len__(self) -> int:
+        return len(self.game)
+
+    @property
+    def length(self) -> int:
+        return self.history + 1 + self.horizon
+
+    def field(self, name: str) -> np.ndarray:
+        """A player field of every frame, (B, length, 2)."""
+        return self.truth[name].reshape(len(self), self.length, PLAYERS)
+
+    def at(self, row: int) -> State:
+        """The true states of row `row` (`history` is the start frame)."""
+        return self.truth.rows(np.arange(len(self)) * self.length + row)
+
+    def start(self, last: int) -> Start:
+        """Matches at row `last`, of whose past nothing is known."""
+        return Start(self.at(last), self.controllers[:, last : last + 1])
+
+    def no_death(self) -> np.ndarray:
+        """(B,) bool: no player is dying or respawning from the start frame to the horizon."""
+        return (self.field("action")[:, self.history :] > LAST_DEATH_ACTION).all(axis=(1, 2))
+
+
+def sample_starts(dataset: Dataset, count: int, horizon: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """(games, start frames), `count` drawn evenly and without replacement from all t ≥ 0 with `horizon` frames after.
+
+    Fewer where there are not so many. Raises UserError for a dataset without any.
+    """
+    starts = np.maximum(dataset.frames + FIRST_FRAME - horizon, 0)
+    ends = np.cumsum(starts)
+    if len(ends) == 0 or ends[-1] == 0:
+        raise UserError(f"{dataset.path}: no game lasts {horizon} frames; measure on whole games")
+    chosen = np.sort(np.random.default_rng(seed).permutation(int(ends[-1]))[:count])
+    game = np.searchsorted(ends, chosen, side="right")
+    return game, chosen - (ends[game] - starts[game])
+
+
+def read_windows(dataset: Dataset, game: np.ndarray, frame: np.ndarray, history: int, horizon: int) -> Window:
+    """The windows that start at `frame` (B,) of `game` (B,)."""
+    length = history + 1 + horizon
+    truth, controllers = dataset.windows(game, frame - FIRST_FRAME - history, length)
+    return Window(game, truth, controllers.reshape(-1, length, PLAYERS, len(CONTROL_NAMES)), history, horizon)

@@ -1,0 +1,94 @@
+"""Checkpoint → artifact: the whole step traced into one ONNX graph, with its metadata."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wm_runtime.artifact import FORMAT_VERSION, write_artifact
+from wm_runtime.schema import CONTROL_NAMES, FLOAT_FIELDS, INT_FIELDS, PLAYERS, field_table_hash, state_layout
+from wm_train.dynamics.step import AUX, WorldModel
+from wm_train.models.heads import HEADS
+
+OPSET = 18
+WARMUP = 64
+"""True past frames that a start should bring: the frame stack, and the longest time that a rule counts (death)."""
+PREDICTED = sorted({name for head in HEADS for name in head.fields if name in (*FLOAT_FIELDS, *INT_FIELDS)})
+"""Fields that the model or its rules predict; the others stay as they were at the start, but for rebirth."""
+
+
+class _Flat(nn.Module):
+    """A step whose carry is a tuple, as graph inputs and outputs are."""
+
+    def __init__(self, model: WorldModel):
+        super().__init__()
+        self.model = model
+        self.names = tuple(model.carry_layout)
+
+    def forward(self, floats: Tensor, ints: Tensor, match: Tensor, controllers: Tensor, *carry: Tensor):
+        state, next_carry, aux = self.model(
+            floats, ints, match, controllers, dict(zip(self.names, carry, strict=True))
+        )
+        return (*state, *(next_carry[name] for name in self.names), *(aux[name] for name in AUX))
+
+
+def export(model: WorldModel, manifest: dict[str, Any], path: str | Path) -> None:
+    """Traces `model` and writes the artifact `path`. Raises UserError where it cannot be written."""
+    flat = _Flat(model.eval())
+    inputs = example_inputs(model, 3)
+    batch = torch.export.Dim("matches", min=1)
+    program_inputs = [{0: batch}] * len(inputs)
+    names = [f"state.{n}" for n in state_layout(0)] + ["controllers"] + [f"carry.{n}" for n in flat.names]
+    outputs = [f"next.{n}" for n in state_layout(0)] + [f"next_carry.{n}" for n in flat.names]
+    outputs += [f"aux.{n}" for n in AUX]
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        warnings.simplefilter("ignore")
+        file = Path(folder) / "step.onnx"
+        torch.onnx.export(
+            flat, inputs, file, input_names=names, output_names=outputs, opset_version=OPSET, dynamo=True,
+            dynamic_shapes=(*program_inputs[:4], tuple(program_inputs[4:])), external_data=False, verbose=False,
+        )  # fmt: skip
+        graph = file.read_bytes()
+    write_artifact(path, graph, metadata(model, manifest, inputs, outputs))
+
+
+def example_inputs(model: WorldModel, matches: int) -> tuple[Tensor, ...]:
+    """Zeros of the shapes that a step takes: floats, ints, match, controllers, then the carry's arrays."""
+    state = [torch.from_numpy(np.zeros(shape, dtype)) for shape, dtype in state_layout(matches).values()]
+    return (*state, torch.zeros(matches, PLAYERS, len(CONTROL_NAMES)), *zero_carry(model, matches).values())
+
+
+def zero_carry(model: WorldModel, matches: int) -> dict[str, Tensor]:
+    """The carry of matches of which nothing is remembered."""
+    layout = model.carry_layout.items()
+    return {name: torch.zeros((matches, *shape), dtype=getattr(torch, dtype)) for name, (shape, dtype) in layout}
+
+
+def metadata(
+    model: WorldModel, manifest: dict[str, Any], inputs: tuple[Tensor, ...], outputs: list[str]
+) -> dict[str, Any]:
+    """What the runtime and its users need to know of a model."""
+    with torch.no_grad():
+        results = dict(zip(outputs, _Flat(model)(*inputs), strict=True))
+    aux = [{"name": n, "shape": list(results[f"aux.{n}"].shape[1:]), "dtype": dtype} for n, dtype in AUX.items()]
+    carry = [{"name": n, "shape": list(shape), "dtype": dtype} for n, (shape, dtype) in model.carry_layout.items()]
+    return {
+        "format_version": FORMAT_VERSION,
+        "field_table": field_table_hash(),
+        "name": manifest["experiment"]["name"],
+        "carry": carry,
+        "aux": aux,
+        "warmup": WARMUP,
+        "predicted": PREDICTED,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "manifest": manifest,
+        "fidelity": {},
+    }
