@@ -1,4 +1,4 @@
-"""`mwm stream`: publish a recording or a live match, watch one, list what its frames hold."""
+"""`mwm serve` and `mwm watch`: publish a recording or a live match, and watch one."""
 
 from __future__ import annotations
 

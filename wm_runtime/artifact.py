@@ -26,7 +26,7 @@ FORMAT_VERSION = 1
 METADATA_KEY = "melee_world_model"
 _CHECKSUM_KEY = b"sha256"
 MODELS = Path(__file__).parent / "models"
-DEFAULT_MODEL = "faithful"
+DEFAULT_MODEL = "baseline-v22"
 
 
 @dataclass(frozen=True)

@@ -424,4 +424,4 @@ def test_the_document_lists_the_fields_there_are():
     document = Path(__file__).parents[2] / "docs" / "stream.md"
     text = document.read_text(encoding="utf-8")
     for table in field_tables().split("\n\n"):
-        assert table in text, "paste what `mwm stream fields` prints"
+        assert table in text, "paste what `mwm fields` prints"

@@ -10,16 +10,19 @@ build, the dataset is what the index lists.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from wm_runtime.errors import UserError
-from wm_runtime.replays.game import COLUMNS, Game, GameInfo, controllers_of, state_of
+from wm_runtime.replays.game import Game, GameInfo, controllers_of, state_of
 from wm_runtime.replays.layout import FRAME_BYTES, GROUP_DTYPES, GROUP_WIDTHS, GROUPS, pack, unpack
 from wm_runtime.schema import FIRST_FRAME, PLAYERS, State, field_table_hash
 
@@ -81,9 +84,10 @@ class Dataset:
 
     def info(self, game: int) -> GameInfo:
         row = self.record(game)
-        keys = ("stage", "md5", "source", "date", "end_method", "winner")
-        pairs = {k: tuple(row[k]) for k in ("characters", "ports", "version", "names")}
-        return GameInfo(**{k: row[k] for k in keys}, **pairs)
+        known: dict[str, Any] = {}
+        for name in (f.name for f in fields(GameInfo)):
+            known[name] = tuple(row[name]) if isinstance(row[name], list) else row[name]
+        return GameInfo(**known)
 
     def find(self, md5: str) -> int:
         """Number of the game whose MD5 starts so. Raises UserError if none or several do."""
@@ -168,14 +172,14 @@ class DatasetWriter:
         """Writes the games held back and lists them."""
         (self.path / "shards").mkdir(parents=True, exist_ok=True)
         if self._games:
-            arrays, fields = [], []
+            arrays, groups = [], []
             for g in GROUPS:
                 flat = np.concatenate([packed[g].reshape(-1) for _, packed, _ in self._games])
                 size = PLAYERS * GROUP_WIDTHS[g]
                 arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(flat), size))
                 names = ",".join(row.name for row in GROUPS[g])
-                fields.append(pa.field(g, arrays[-1].type, nullable=False, metadata={"fields": names}))
-            batch = pa.record_batch(arrays, schema=pa.schema(fields))
+                groups.append(pa.field(g, arrays[-1].type, nullable=False, metadata={"fields": names}))
+            batch = pa.record_batch(arrays, schema=pa.schema(groups))
             _write_batch(self.path / "shards" / f"{self._next:06d}.arrow", batch)
             row = 0
             for game, _, content in self._games:
@@ -198,8 +202,6 @@ def write_text(path: Path, text: str) -> None:
 
 def data_fingerprint(md5s: Sequence[str]) -> str:
     """Sixteen hex digits of a set of games, whatever their order."""
-    import hashlib
-
     return hashlib.sha256("\n".join(sorted(md5s)).encode()).hexdigest()[:16]
 
 
@@ -250,5 +252,3 @@ def _numbers(batch: pa.RecordBatch, name: str) -> np.ndarray:
         column = column.flatten()
     return column.to_numpy(zero_copy_only=True)
 
-
-__all__ = ["COLUMNS", "Dataset", "DatasetWriter", "data_fingerprint", "write_text"]

@@ -16,8 +16,10 @@ from wm_runtime.schema import CONTROLS, FIELDS, PLAYERS, RECORDED, Control, Fiel
 
 def _groups() -> dict[str, tuple[Field | Control, ...]]:
     groups: dict[str, list] = {"f4": [], "u2": [], "u1": [], "i1": [], "bits": []}
-    for row in (*FIELDS, *(c for c in CONTROLS if not c.bit), *RECORDED):
-        groups[row.store.partition(":")[0]].append(row)
+    rows: list[Field | Control] = [*FIELDS, *CONTROLS, *RECORDED]
+    for row in rows:
+        if row.store:
+            groups[row.store.partition(":")[0]].append(row)
     return {name: tuple(rows) for name, rows in groups.items()}
 
 

@@ -85,7 +85,7 @@ def game_of(replay, md5: str, source: str) -> Game:
 
 
 _SOURCES: tuple[tuple[str, str], ...] = tuple(
-    (row.name, row.source) for row in (*FIELDS, *(c for c in CONTROLS if not c.bit), *RECORDED)
+    (row.name, row.source) for rows in (FIELDS, CONTROLS, RECORDED) for row in rows if not getattr(row, "bit", 0)
 )
 _OPTIONAL = {row.source for row in RECORDED if row.name == "raw_y"}
 """Columns that later versions added: 0 where a replay does not have them."""

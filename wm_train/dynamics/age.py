@@ -18,6 +18,11 @@ TABLES = {"start": 0.0, "rate": 1.0, "loop_end": 1e9, "loop_to": 0.0}
 class StateAge(nn.Module):
     """Tables (characters · actions,): commonest start age, change a frame, last age of a loop and first age after."""
 
+    start: Tensor
+    rate: Tensor
+    loop_end: Tensor
+    loop_to: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         for name, default in TABLES.items():

@@ -24,6 +24,17 @@ CROWDED_X = 16.0
 class Rules(nn.Module):
     """Tables of the stages and characters, and the rules that read them."""
 
+    blast: Tensor
+    """(stages, 4): left, right, top, bottom."""
+    rebirth_x: Tensor
+    """(stages, 2): of player 1 and 2."""
+    rebirth_y: Tensor
+    """(stages, 2): where rebirth begins, and its platform."""
+    air_jumps: Tensor
+    """(characters,): jumps left of a fighter that has not jumped and stands on nothing."""
+    death_frames: Tensor
+    """(LAST_DEAD + 1,): how long each way of dying takes."""
+
     def __init__(self) -> None:
         super().__init__()
         stages = 1 + max(stage.id for stage in STAGES)

@@ -46,7 +46,7 @@ class Case:
     def alive(self) -> np.ndarray:
         """One-step frames before and on which nobody is dying or respawning, (B, S, 1)."""
         before, after, _ = self.steps("action")
-        return ((before > LAST_DEATH_ACTION) & (after > LAST_DEATH_ACTION)).all(axis=2, keepdims=True)
+        return np.all((before > LAST_DEATH_ACTION) & (after > LAST_DEATH_ACTION), axis=2, keepdims=True)
 
 
 Sums = tuple[np.ndarray, np.ndarray]

@@ -50,7 +50,7 @@ class Window:
 
     def no_death(self) -> np.ndarray:
         """(B,) bool: no player is dying or respawning from the start frame to the horizon."""
-        return (self.field("action")[:, self.history :] > LAST_DEATH_ACTION).all(axis=(1, 2))
+        return np.all(self.field("action")[:, self.history :] > LAST_DEATH_ACTION, axis=(1, 2))
 
 
 def sample_starts(dataset: Dataset, count: int, horizon: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -57,7 +57,7 @@ def _git_commit() -> str | None:
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", here, *arguments]
+        command = ["git", "-C", str(here), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:

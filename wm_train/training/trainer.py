@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,8 @@ def train(
     best, step = math.inf, 0
     try:
         for epoch in range(settings.epochs):
-            started, seen, sums = time.perf_counter(), 0, {}
+            started, seen = time.perf_counter(), 0
+            sums: dict[str, float] = {}
             model.train()
             for batch in windows.epoch(settings.batch_size, settings.frames_per_epoch, rng):
                 parts = batch_losses(model, batch.to(torch.device(device)))
@@ -78,7 +80,7 @@ def train(
                     on_step(step, steps, loss.item())
             seconds = time.perf_counter() - started
             judged = evaluate_one_step(model, held_windows, held, settings.batch_size, device)
-            row = {"epoch": epoch + 1, "frames": seen, "frames_per_second": round(seen / seconds)}
+            row: dict[str, Any] = {"epoch": epoch + 1, "frames": seen, "frames_per_second": round(seen / seconds)}
             row |= {"train": {name: value / seen for name, value in sums.items()}, "held_out": judged}
             manifest["epochs"].append(row)
             if judged["loss"] < best:

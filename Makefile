@@ -1,0 +1,32 @@
+# make demo: the runtime's few packages, then ten seconds of the learned game.  make test: everything, then the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
+SOURCES := pyproject.toml setup.py constraints.txt
+
+.PHONY: setup demo test lint bench docs clean
+
+setup: $(VENV)/.full
+
+demo: $(VENV)/.runtime
+	$(BIN)/mwm demo
+
+test: setup lint
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+$(VENV)/.runtime: $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.full: $(SOURCES) | $(VENV)/.runtime
+	$(PIP) --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info demo
