@@ -66,7 +66,8 @@ class Random(Opponent):
 
 
 class Replay(Opponent):
-    """Plays what a player of a real game pressed, from frame 0 on, whatever happens here; then touches nothing.
+    """Plays what a player of a real game pressed for each frame, by the frame's number, whatever happens here; before
+    and after that game, touches nothing.
 
     `path`: a replay (.slp) or a recording (.mwr) · `player`: whose controller, 0 or 1.
     """
@@ -80,22 +81,24 @@ class Replay(Opponent):
                 game = read_slp(path)
             except LeftOut as reason:
                 raise UserError(f"{path}: cannot be played back ({reason})") from None
-            self._track = game.controllers()[max(0, -game.first_frame) :, player]
+            self._first, controllers = game.first_frame, game.controllers()
         else:
             from wm_runtime.recording import read_recording
 
-            self._track = read_recording(path).controllers[:, player]
+            recording = read_recording(path)
+            if len(recording) == 0:
+                raise UserError(f"{path}: holds no frames to play back; choose another recording")
+            self._first, controllers = int(recording.states["frame"][0]), recording.controllers
+        self._track = controllers[:, player]
 
     def reset(self, mask: np.ndarray, rng: np.random.Generator) -> None:
-        if not hasattr(self, "_at") or len(self._at) != len(mask):
-            self._at = np.zeros(len(mask), int)
-        self._at[mask] = 0
+        pass
 
     def act(self, state: State, out: np.ndarray) -> None:
+        row = state["frame"] + 1 - self._first
+        known = (row >= 0) & (row < len(self._track))
         out[:] = 0
-        going = self._at < len(self._track)
-        out[going] = self._track[self._at[going]]
-        self._at += 1
+        out[known] = self._track[row[known]]
 
 
 OPPONENTS: dict[str, Callable[..., Opponent]] = {"neutral": Neutral, "random": Random, "replay": Replay}

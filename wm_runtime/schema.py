@@ -147,6 +147,39 @@ C_: Mapping[str, int] = {name: i for i, name in enumerate(CONTROL_NAMES)}
 """Column of each control in a controller array `(N, 2, 13)` float32."""
 
 
+@dataclass(frozen=True)
+class ItemField:
+    """One column of the items (projectiles, turnips, …) that a replay records; `store` is its numpy type."""
+
+    name: str
+    store: str
+    source: str
+    unit: str
+    doc: str
+
+
+ITEM_FIELDS: tuple[ItemField, ...] = (
+    ItemField("frame", "i4", "frame", "frame", "number of the frame"),
+    ItemField("type", "u2", "type", "id", "kind of item"),
+    ItemField("state", "u1", "state", "id", "state of the item, by kind"),
+    ItemField("facing", "f4", "direction", "sign", "−1 left, 1 right"),
+    ItemField("x", "f4", "position.x", "units", "horizontal position"),
+    ItemField("y", "f4", "position.y", "units", "vertical position"),
+    ItemField("self_x", "f4", "velocity.x", "units/frame", "velocity x"),
+    ItemField("self_y", "f4", "velocity.y", "units/frame", "velocity y"),
+    ItemField("damage", "u2", "damage", "percent", "damage that the item has taken"),
+    ItemField("timer", "f4", "timer", "frames", "frames until it expires"),
+    ItemField("spawn_id", "u4", "id", "id", "number of the item in its game, from 0"),
+    ItemField("misc_0", "u1", "misc.0", "", "missile kind (Samus), or face of a turnip (Peach)"),
+    ItemField("misc_1", "u1", "misc.1", "", "see misc_0"),
+    ItemField("misc_2", "u1", "misc.2", "", "whether a charge shot was launched"),
+    ItemField("misc_3", "u1", "misc.3", "", "how far a charge shot is charged"),
+    ItemField("owner", "i1", "owner", "player index", "0 or 1, −1 for nobody"),
+    ItemField("instance", "u2", "instance_id", "id", "Slippi's instance id (3.16 and later, else 0)"),
+)
+"""Items as columns, a row for each item on each frame, in the order of frames."""
+
+
 @dataclass
 class State:
     """N matches at one moment, raw game values, two players.

@@ -62,6 +62,8 @@ class Simulator:
             getattr(self.state, name)[rows] = getattr(state, name)
         for name, array in carry.items():
             self.carry[name][rows] = array
+        for array in self.aux.values():
+            array[rows] = 0
         return self.state
 
     def step(self, controllers: np.ndarray) -> State:

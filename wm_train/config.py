@@ -61,12 +61,12 @@ def load_experiment(name_or_path: str | Path) -> Experiment:
     except OSError:
         names = ", ".join(sorted(p.stem for p in EXPERIMENTS.glob("*.yaml")))
         raise UserError(f"{name_or_path}: no such experiment; give a YAML file, or one of {names}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: holds no settings; see wm_train/experiments for examples")
     try:
-        return Experiment(**{"name": path.stem, **values})
+        return Experiment.model_validate({"name": path.stem, **values})
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -36,7 +36,8 @@ def build(
 ) -> BuildReport:
     """Reads every .slp under `sources` (files or folders) into the dataset `out`, which may exist already.
 
-    `on_file(path, total)` is called before each file. Raises UserError for a source without replays.
+    `on_file(path, total)` is called before each file. Raises UserError for a source without replays, and for files of
+    which none is or was taken: nothing is written then.
     """
     files = find_replays(sources)
     report = BuildReport()
@@ -60,9 +61,20 @@ def build(
             writer.add(game, packed)
             report.taken.append(str(path))
             report.frames += len(game)
+        if not report.taken and not any(reason == "duplicate" for reason, _ in report.left_out.values()):
+            raise UserError(_nothing_taken(report))
     rows = {"taken": report.taken, "left_out": report.left_out, "frames": report.frames}
     write_text(Path(out) / "build_report.json", json.dumps(rows, indent=1))
     return report
+
+
+def _nothing_taken(report: BuildReport) -> str:
+    path, (reason, detail) = next(iter(report.left_out.items()))
+    text = f"{path}: {REASONS[reason]}" + (f" ({detail})" if detail else "")
+    if len(report.left_out) > 1:
+        counts = ", ".join(f"{files} {reason}" for reason, files, _ in report.by_reason())
+        text += f"; none of the {len(report.left_out)} files can be taken: {counts}"
+    return f"{text}; nothing was written, name other replays"
 
 
 def find_replays(sources: Iterable[str | Path]) -> list[Path]:

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,11 @@ import pyarrow as pa
 from wm_runtime.errors import UserError
 from wm_runtime.replays.game import Game, GameInfo, controllers_of, state_of
 from wm_runtime.replays.layout import FRAME_BYTES, GROUP_DTYPES, GROUP_WIDTHS, GROUPS, pack, unpack
-from wm_runtime.schema import FIRST_FRAME, PLAYERS, State, field_table_hash
+from wm_runtime.schema import PLAYERS, State, field_table_hash
 
 FORMAT, VERSION = "melee-frames", 1
+_UNFINISHED = {"shards", "index.arrow"}
+"""What a build that was stopped before its first shard was listed may leave; the next one starts there."""
 
 _INDEX_SCHEMA = pa.schema(
     [
@@ -65,6 +68,7 @@ class Dataset:
         self.characters = _numbers(self._index, "characters").reshape(-1, PLAYERS)
         self._shard = _numbers(self._index, "shard")
         self._row = _numbers(self._index, "row")
+        self._first_frame = _numbers(self._index, "first_frame")
         self._shards: dict[int, dict[str, np.ndarray]] = {}
 
     def __len__(self) -> int:
@@ -105,7 +109,7 @@ class Dataset:
         return unpack({g: a[at + start : at + stop] for g, a in shard.items()})
 
     def game(self, game: int) -> Game:
-        return Game(self.info(game), self.columns(game))
+        return Game(self.info(game), self.columns(game), int(self._first_frame[game]))
 
     def windows(self, game: np.ndarray, start: np.ndarray, length: int) -> tuple[State, np.ndarray]:
         """Windows of `length` frames: (B,) games and first rows → State of B·length matches and their controllers.
@@ -123,7 +127,7 @@ class Dataset:
                 groups[g][chosen] = array[at]
         flat = {g: a.reshape(-1, *a.shape[2:]) for g, a in groups.items()}
         columns = unpack(flat)
-        frame = FIRST_FRAME + np.asarray(start)[:, None] + steps
+        frame = (self._first_frame[game] + start)[:, None] + steps
         state = state_of(columns, frame.reshape(-1), np.repeat(self.stage[game], length))
         return state, controllers_of(columns)
 
@@ -150,8 +154,8 @@ class DatasetWriter:
         if (self.path / "dataset.json").exists():
             _check_format(self.path)
             self.index = _read_batch(self.path / "index.arrow").to_pylist()
-        elif self.path.exists() and any(self.path.iterdir()):
-            raise UserError(f"{self.path}: not empty and no dataset; name a new folder or an existing dataset")
+        else:
+            _check_place(self.path)
         self._next = 1 + max((row["shard"] for row in self.index), default=-1)
 
     def __enter__(self) -> DatasetWriter:
@@ -170,7 +174,10 @@ class DatasetWriter:
 
     def flush(self) -> None:
         """Writes the games held back and lists them."""
-        (self.path / "shards").mkdir(parents=True, exist_ok=True)
+        try:
+            (self.path / "shards").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written ({error.strerror}); name another folder") from None
         if self._games:
             arrays, groups = [], []
             for g in GROUPS:
@@ -194,10 +201,9 @@ class DatasetWriter:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file under a temporary name, then renames it."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    """Writes a file under a temporary name, then renames it. Raises UserError where it cannot be written."""
+    with _whole(path) as temporary:
+        temporary.write_text(text)
 
 
 def data_fingerprint(md5s: Sequence[str]) -> str:
@@ -219,7 +225,7 @@ def _check_format(path: Path) -> None:
     try:
         meta = json.loads((path / "dataset.json").read_text())
         fmt, version, table = meta["format"], meta["version"], meta["field_table"]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path}: no dataset here; make one with `mwm replays build`") from None
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{path}/dataset.json: damaged; build the dataset again") from None
@@ -227,6 +233,15 @@ def _check_format(path: Path) -> None:
         raise UserError(f"{path}: format {fmt} {version}, this version reads {FORMAT} {VERSION}; build it again")
     if table != field_table_hash():
         raise UserError(f"{path}: field table {table}, this version has {field_table_hash()}; build it again")
+
+
+def _check_place(path: Path) -> None:
+    """Raises UserError for a place where no new dataset can be made: not to be written, or full of something else."""
+    found = next(p for p in (path, *path.parents) if p.exists())
+    if not found.is_dir() or not os.access(found, os.W_OK):
+        raise UserError(f"{path}: cannot be written; name another folder")
+    if found == path and any(p.name not in _UNFINISHED for p in path.iterdir()):
+        raise UserError(f"{path}: not empty and no dataset; name a new folder or an existing dataset")
 
 
 def _read_batch(path: Path) -> pa.RecordBatch:
@@ -240,10 +255,24 @@ def _read_batch(path: Path) -> pa.RecordBatch:
 
 
 def _write_batch(path: Path, batch: pa.RecordBatch) -> None:
+    with _whole(path) as temporary, pa.OSFile(str(temporary), "wb") as sink:
+        with pa.ipc.new_file(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A temporary name to write to, that becomes `path` when all went well and is gone when not."""
     temporary = path.with_name(path.name + ".tmp")
-    with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    os.replace(temporary, path)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
+            raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
+        raise
 
 
 def _numbers(batch: pa.RecordBatch, name: str) -> np.ndarray:

@@ -80,7 +80,7 @@ EVENTS: Mapping[str, Event] = {
     "item": Event(0x3B, (3, 0), {
         (3, 0): "frame i4, type u2, state u1, facing f4, self_x f4, self_y f4, x f4, y f4, damage u2, timer f4,"
                 "spawn_id u4",
-        (3, 2): "misc 4u1",
+        (3, 2): "misc_0 u1, misc_1 u1, misc_2 u1, misc_3 u1",
         (3, 6): "owner i1",
         (3, 16): "instance u2",
     }),

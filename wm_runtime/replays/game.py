@@ -14,6 +14,7 @@ from wm_runtime.schema import (
     FIRST_FRAME,
     FLOAT_FIELDS,
     INT_FIELDS,
+    ITEM_FIELDS,
     RECORDED,
     State,
     state_layout,
@@ -25,6 +26,11 @@ COLUMNS: Mapping[str, np.dtype] = {
     **{c.name: np.dtype(c.store if c.grid == 1 else np.float32) for c in RECORDED},
 }
 """Name → dtype of the columns of a game: every field, every axis, and what else is recorded of a controller."""
+
+
+def no_items() -> dict[str, np.ndarray]:
+    """The items of a game without any."""
+    return {row.name: np.empty(0, row.store) for row in ITEM_FIELDS}
 
 
 @dataclass
@@ -44,6 +50,12 @@ class GameInfo:
     winner: int = -1
     """Player index, −1 where it cannot be told."""
     names: tuple[str, str] = ("", "")
+    random_seed: int = 0
+    """Of the game's start block; both players' replays of one match have the same."""
+    cut: bool = False
+    """The recording broke off; these are its whole frames."""
+    derived: tuple[str, ...] = ()
+    """Columns that were not recorded but worked out, or filled in where nothing is known."""
 
 
 @dataclass
@@ -52,7 +64,9 @@ class Game:
 
     info: GameInfo
     columns: dict[str, np.ndarray]
-    first_frame: int = field(default=FIRST_FRAME)
+    first_frame: int = FIRST_FRAME
+    items: dict[str, np.ndarray] = field(default_factory=no_items)
+    """Name → (E,) arrays as in schema.ITEM_FIELDS, a row for each item on each frame, in the order of frames."""
 
     def __len__(self) -> int:
         return len(self.columns["x"])

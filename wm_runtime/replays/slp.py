@@ -63,12 +63,14 @@ def game_of(replay, md5: str, source: str) -> Game:
     frames = replay.frames
     rows = _last_copies(frames.id.to_numpy())
     try:
-        columns = {name: _column(frames, source_, rows).astype(COLUMNS[name], copy=False) for name, source_ in _SOURCES}
+        recorded = {name: _column(frames, source_, rows) for name, source_ in _SOURCES}
     except _Missing as missing:
         raise LeftOut("gaps", str(missing)) from None
+    _check_finite(recorded)
+    columns = {name: column.astype(COLUMNS[name], copy=False) for name, column in recorded.items()}
     ports = tuple(int(p.port) for p in start.players)
     columns["last_hit_by"] = _player_index(columns["last_hit_by"], ports)
-    _check_values(columns)
+    _check_ranges(columns)
     info = GameInfo(
         stage=int(start.stage),
         characters=(int(columns["character"][0, 0]), int(columns["character"][0, 1])),
@@ -154,10 +156,13 @@ def _player_index(last_hit_by: np.ndarray, ports: tuple[int, ...]) -> np.ndarray
     return out
 
 
-def _check_values(columns: dict[str, np.ndarray]) -> None:
+def _check_finite(columns: dict[str, np.ndarray]) -> None:
     for name, column in columns.items():
-        if column.dtype == np.float32 and name != "misc_as" and not np.isfinite(column).all():
+        if name != "misc_as" and not np.isfinite(column).all():
             raise LeftOut("non_finite", name)
+
+
+def _check_ranges(columns: dict[str, np.ndarray]) -> None:
     for f in FIELDS:
         if f.dtype == "int32" and (columns[f.name].min() < f.low or columns[f.name].max() > f.high):
             raise LeftOut("values", f"{f.name} from {columns[f.name].min()} to {columns[f.name].max()}")

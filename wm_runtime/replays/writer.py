@@ -57,16 +57,14 @@ def write_slp(
     game: Game,
     *,
     version: Version = (3, 16, 0),
-    items: Columns | None = None,
     oddities: Oddities | None = None,
 ) -> None:
     """Writes `game` in the format of `version` (2.0 to 3.17; later ones without the stage events that those added).
 
-    `items` are the projectiles as columns named as in the item event (`frame`, `type`, `x`, `spawn_id`, …), a row for
-    each of them and frame, ordered by frame; `owner` is a player index or −1. What neither holds is written as 0.
-    A file is written under a temporary name, then renamed. Raises UserError where it cannot be written.
+    What the game does not hold is written as 0. A file is written under a temporary name, then renamed. Raises
+    UserError where it cannot be written.
     """
-    replay = _replay(game, version, items or {}, oddities or Oddities())
+    replay = _replay(game, version, oddities or Oddities())
     if not isinstance(path_or_file, (str, Path)):
         path_or_file.write(replay)
         return
@@ -81,12 +79,12 @@ def write_slp(
         raise UserError(f"cannot write {path}: {error.strerror}; choose a folder that can be written") from error
 
 
-def _replay(game: Game, version: Version, items: Columns, odd: Oddities) -> bytes:
+def _replay(game: Game, version: Version, odd: Oddities) -> bytes:
     sizes = b"".join(
         struct.pack(">BH", EVENTS[name].command, structure(name, version).itemsize - 1) for name in events_of(version)
     )
     raw = struct.pack(">BB", PAYLOADS, len(sizes) + 1) + sizes
-    raw += _game_start(game, version, odd) + _frames(game, version, items, odd)
+    raw += _game_start(game, version, odd) + _frames(game, version, odd)
     if odd.cut:
         return _head(0) + raw[:-1]
     if game.info.end_method:
@@ -130,6 +128,7 @@ def _game_start(game: Game, version: Version, odd: Oddities) -> bytes:
         "is_teams": odd.teams,
         "item_spawn_frequency": odd.item_spawn_frequency,
         "stage": game.info.stage,
+        "random_seed": game.info.random_seed,
         "players": _players(game, odd).view(np.uint8),
         "names": _by_port(game, [_shift_jis(name[:15]) for name in game.info.names], b""),
         "name_tags": _by_port(game, [_shift_jis(name[:7]) for name in game.info.names], b""),
@@ -212,7 +211,7 @@ _PUSHED = 0.35
 """Travel of a stick from which it counts as a button (24 real replays: from 0.3 to 0.4, with hysteresis)."""
 
 
-def _frames(game: Game, version: Version, items: Columns, odd: Oddities) -> bytes:
+def _frames(game: Game, version: Version, odd: Oddities) -> bytes:
     """The events of all frames in the order in which a game sends them."""
     row, wrong = _sent(game, odd)
     frame = row + game.first_frame
@@ -235,7 +234,7 @@ def _frames(game: Game, version: Version, items: Columns, odd: Oddities) -> byte
 
     add("frame_start", every, {"frame": frame, "random_seed": _seed(since), "scene_frame": since})
     add_fighters("pre", pre)
-    add("item", *_items(game, items, frame))
+    add("item", *_items(game, frame))
     add_fighters("post", post)
     add("bookend", every, {"frame": frame, "latest_finalized": _finalized(frame)})
     return _interleaved(blocks)
@@ -305,17 +304,15 @@ def _seed(since: np.ndarray) -> np.ndarray:
     return since << 16 & 0xFFFF_FFFF
 
 
-def _items(game: Game, items: Columns, frame: np.ndarray) -> tuple[np.ndarray, Columns]:
+def _items(game: Game, frame: np.ndarray) -> tuple[np.ndarray, Columns]:
     """The sent frame that each item event belongs to, (E,) ascending, and the events' fields."""
-    if not items:
-        return np.empty(0, int), {}
+    items = game.items
     first, after = (np.searchsorted(items["frame"], frame, side) for side in ("left", "right"))
     at = np.repeat(np.arange(len(frame)), after - first)
     nth = np.arange(len(at)) - np.searchsorted(at, at)
     rows = first[at] + nth
     sent = {name: column[rows] for name, column in items.items()}
-    if "owner" in sent:
-        sent["owner"] = np.append(game.info.ports, -1)[sent["owner"]]
+    sent["owner"] = np.append(game.info.ports, -1)[sent["owner"]]
     return at, sent
 
 

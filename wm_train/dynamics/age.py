@@ -46,8 +46,9 @@ class StateAge(nn.Module):
             row = (c["character"] * ACTIONS + c["action"])[1:].ravel()
             age, previous = c["state_age"][1:].ravel(), c["state_age"][:-1].ravel()
             same = (c["action"][1:] == c["action"][:-1]).ravel()
-            free = (c["hitlag"][:-1] == 0).ravel() & same
-            runs, loops = free & (age > previous), free & (age < previous)
+            # a hit restarts an action (and brings hitlag): that is no loop
+            free = ((c["hitlag"][1:] == 0) & (c["hitlag"][:-1] == 0)).ravel() & same
+            runs, loops = free & (age >= previous), free & (age < previous)
             chosen = {"start": (~same, age), "rate": (runs, age - previous), "loop_end": (loops, previous)}
             for name, (mask, value) in {**chosen, "loop_to": (loops, age)}.items():
                 pairs[name].append(np.stack([row[mask], np.round(value[mask], 4)], axis=1))

@@ -109,6 +109,7 @@ class Rules(nn.Module):
             "shield": torch.full_like(x, FIELD["shield"].high),
             "state_age": torch.zeros_like(x),
             "action": whole + REBIRTH,
+            "facing": torch.where(x < 0, whole + 1, whole - 1),
             "ground": whole + NO_GROUND,
             "airborne": whole + 1,
             "jumps": self.air_jumps[before["character"].long()],

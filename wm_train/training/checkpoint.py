@@ -32,18 +32,18 @@ def load_checkpoint(path: str | Path) -> tuple[WorldModel, dict]:
     """The model in evaluation mode and its manifest. Raises UserError for a missing, damaged or foreign file."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        manifest = content["manifest"]
+        weights, manifest = content["model"], content["manifest"]
         experiment = Experiment(**manifest["experiment"])
         table = manifest["field_table"]
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint; train one with `mwm train`") from None
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError):
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError, EOFError, pickle.UnpicklingError):
         raise UserError(f"{path}: not a checkpoint of this project, or damaged; name a best.pt or final.pt") from None
     if table != field_table_hash():
         raise UserError(f"{path}: trained with field table {table}, this version has {field_table_hash()}; train again")
     model = build_model(experiment)
     try:
-        model.load_state_dict(content["model"])
-    except RuntimeError as error:
+        model.load_state_dict(weights)
+    except (RuntimeError, TypeError) as error:
         raise UserError(f"{path}: weights do not fit the model: {' '.join(str(error).split())}") from None
     return model.eval(), manifest

@@ -48,7 +48,10 @@ def train(
     windows, held_windows = Windows(dataset, train_games, length), Windows(dataset, held_games, length)
     held = np.sort(np.random.default_rng(0).permutation(len(held_windows))[:HELD_OUT_WINDOWS])
 
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror}); name another folder") from None
     model = build_model(experiment)
     model.age.measure(dataset, train_games)
     model.to(device)

@@ -1,0 +1,93 @@
+"""What several tests share: games made up from a seed, a model trained on them for a moment, and real games."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from synthetic import synthetic_game
+from wm_runtime.facts import STAGES
+from wm_runtime.replays.dataset import Dataset, DatasetWriter
+
+if TYPE_CHECKING:
+    from wm_runtime.artifact import Artifact
+    from wm_train.config import Experiment
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads spin: two test processes would only slow each other
+
+REPLAYS = Path(__file__).parents[2] / "shared" / "replays"
+REAL_PACK = "val-04.slppack"
+"""Thirteen games of `val`, on all six stages."""
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Eight made-up games on all stages, 700 frames each; games 0 and 1 held out of training."""
+    path = tmp_path_factory.mktemp("synthetic")
+    with DatasetWriter(path) as writer:
+        for seed in range(8):
+            game = synthetic_game(seed, 700, STAGES[seed % len(STAGES)].id)
+            game.info.md5 = f"{seed * 2**125:032x}"  # spread evenly: games 0 and 1 are the first quarter
+            writer.add(game)
+    return Dataset(path)
+
+
+@pytest.fixture(scope="session")
+def experiment() -> Experiment:
+    """A small model of the usual kind and 44 steps of training: it has seen a little of everything."""
+    from wm_train.config import Experiment
+
+    training = {"epochs": 2, "batch_size": 128, "frames_per_epoch": 2800, "holdout": 0.25, "warmup_steps": 5}
+    return Experiment(name="tiny", model={"trunk": (64, 32)}, training={**training, "learning_rate": 3e-3})
+
+
+@pytest.fixture(scope="session")
+def run(dataset: Dataset, experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished training run."""
+    from wm_train.training.trainer import train
+
+    out = tmp_path_factory.mktemp("run")
+    train(experiment, dataset, out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def artifact(run: Path) -> Artifact:
+    """That run's best checkpoint, exported."""
+    from wm_runtime.artifact import open_artifact
+    from wm_train.export import export
+    from wm_train.training.checkpoint import load_checkpoint
+
+    path = run / "tiny.onnx"
+    export(*load_checkpoint(run / "best.pt"), path)
+    return open_artifact(path)
+
+
+@pytest.fixture(scope="session")
+def real_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Thirteen real games that no training sees. Tests that ask for it are skipped where there are none."""
+    pack = REPLAYS / "packs" / REAL_PACK
+    if not pack.exists():
+        pytest.skip("no real replays beside the repository")
+    from wm_runtime.replays.build import build
+
+    sys.path.insert(0, str(REPLAYS))
+    try:
+        from slppack import unpack
+    finally:
+        sys.path.remove(str(REPLAYS))
+    folder = tmp_path_factory.mktemp("real")
+    for info, content in unpack(pack):
+        (folder / info["name"]).write_bytes(content)
+    build([folder], folder / "dataset")
+    return Dataset(folder / "dataset")
+
+
+@pytest.fixture(scope="session")
+def true_games(request: pytest.FixtureRequest) -> Dataset:
+    """Real games where they are at hand, made-up ones elsewhere."""
+    return request.getfixturevalue("real_dataset" if REPLAYS.exists() else "dataset")

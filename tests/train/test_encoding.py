@@ -1,0 +1,152 @@
+"""The encoding has the widths of the published presets, scales each value as they do and sees a press once."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from wm_runtime.schema import BUTTONS, C_, CONTROL_NAMES, CONTROLS, FIELDS, PLAYERS, VELOCITIES, State
+from wm_train.encoding import PRESETS, Encoder, EncodingConfig, stage_of
+
+EXTENDED = {"action": 32, "jumps": 4, "character": 8, "l_cancel": 2, "hurtbox": 2, "ground": 4, "last_attack": 8}
+
+
+def raw(value_of) -> State:
+    """One match whose player p has value_of(field, p) in every field."""
+    state = State.zeros(1)
+    for field in FIELDS:
+        for player in range(PLAYERS):
+            state[field.name][0, player] = value_of(field, player)
+    return state
+
+
+def encoded(config: EncodingConfig, state: State, controllers: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Name of an input → its values for both players: floats, then classes."""
+    if controllers is None:
+        controllers = np.zeros((1, PLAYERS, len(CONTROL_NAMES)), np.float32)
+    floats, classes = Encoder(config).frame(*map(torch.from_numpy, (state.floats, state.ints, controllers)))
+    named = dict(zip(config.float_names, floats[0].T.numpy(), strict=True))
+    return named | {f"class.{e.field}": classes[0, :, i].numpy() for i, e in enumerate(config.embeddings)}
+
+
+@pytest.mark.parametrize(
+    ("preset", "floats", "player", "frame", "inputs", "controls"),
+    [
+        ("v2", 28, 72, 148, 1480, 0),
+        ("v2.1", 29, 89, 182, 1820, 0),
+        ("v2.2", 29, 89, 182, 1846, 26),
+        ("v2.2-1a", 28, 96, 196, 1986, 26),
+        ("v2.2-2a", 29, 89, 182, 1862, 42),
+    ],
+)
+def test_presets_have_the_published_widths(preset, floats, player, frame, inputs, controls) -> None:
+    config = PRESETS[preset]
+    assert config.frames == 10
+    assert len(config.float_names) == floats
+    assert config.player_dim == player
+    assert config.frame_dim == frame
+    assert config.input_dim == inputs
+    assert config.control_dim == controls
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_what_the_encoder_makes_is_as_wide_as_it_says(preset: str) -> None:
+    config, encoder = PRESETS[preset], Encoder(PRESETS[preset])
+    state, controllers = State.zeros(30), np.zeros((30, PLAYERS, len(CONTROL_NAMES)), np.float32)
+    floats, classes = encoder.frame(*map(torch.from_numpy, (state.floats, state.ints, controllers)))
+    pad = torch.from_numpy(controllers[:3])
+    stack = encoder.stack(floats.unflatten(0, (3, 10)), classes.unflatten(0, (3, 10)), torch.zeros(3).long())
+    assert stack.shape == (3, 10 * config.frame_dim)
+    assert stack.shape[1] + config.control_dim == config.input_dim
+    if config.input_conditioned:
+        assert encoder.controls(pad, pad).shape == (3, config.control_dim)
+
+
+def test_embeddings_have_the_published_widths() -> None:
+    widths = {name: {e.field: e.width for e in config.embeddings} for name, config in PRESETS.items()}
+    assert widths["v2"] == {"action": 32, "jumps": 4, "character": 8}
+    assert widths["v2.1"] == widths["v2.2"] == widths["v2.2-2a"] == EXTENDED
+    assert widths["v2.2-1a"] == {**EXTENDED, "state_age": 8}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("percent", 87.5, 0.875),
+        ("x", -68.4, -3.42),
+        ("y", 23.45, 1.1725),
+        ("shield", 60.0, 0.6),
+        *((name, -2.8, -0.14) for name in VELOCITIES),
+        ("state_age", 37.0, 0.37),
+        ("hitlag", 7.0, 0.7),
+        ("stocks", 3, 0.75),
+        ("combo_count", 4, 0.4),
+        ("facing", -1, 0.0),
+        ("facing", 1, 1.0),
+    ],
+)
+def test_each_value_is_scaled_as_published(field: str, value: float, expected: float) -> None:
+    state = raw(lambda f, player: value * (f.name == field and player == 1))
+    inputs = encoded(PRESETS["v2.2"], state)
+    assert inputs[field][1] == pytest.approx(expected, rel=1e-6)
+    others = {name: v for name, v in inputs.items() if name != field and not name.startswith("class.")}
+    unlike_zero = {name for name, v in others.items() if v[1] != (name == "on_ground")}
+    assert unlike_zero == set()
+    assert inputs[field][0] == 0
+
+
+@pytest.mark.parametrize(("hurtbox", "invulnerable"), [(0, 0.0), (1, 1.0), (2, 1.0)])
+@pytest.mark.parametrize("airborne", [0, 1])
+def test_flags_say_invulnerable_and_on_ground(hurtbox: int, invulnerable: float, airborne: int) -> None:
+    inputs = encoded(PRESETS["v2"], raw(lambda f, _: {"hurtbox": hurtbox, "airborne": airborne}.get(f.name, 0)))
+    assert inputs["invulnerable"].tolist() == [invulnerable] * 2
+    assert inputs["on_ground"].tolist() == [1.0 - airborne] * 2
+
+
+def test_controllers_pass_unscaled() -> None:
+    controllers = np.random.default_rng(0).random((1, PLAYERS, len(CONTROLS)), np.float32)
+    inputs = encoded(PRESETS["v2.2"], State.zeros(1), controllers)
+    for name in CONTROL_NAMES:
+        assert np.array_equal(inputs[f"controller.{name}"], controllers[0, :, C_[name]])
+
+
+@pytest.mark.parametrize(("age", "expected"), [(-1.0, 0), (0.0, 0), (3.9, 3), (149.0, 149), (500.0, 149)])
+def test_state_age_can_be_an_embedding_of_150_ages(age: float, expected: int) -> None:
+    inputs = encoded(PRESETS["v2.2-1a"], raw(lambda f, _: age * (f.name == "state_age")))
+    assert inputs["class.state_age"].tolist() == [expected] * 2
+    assert "state_age" not in inputs
+
+
+def test_classes_outside_a_vocabulary_take_its_last_entry() -> None:
+    inputs = encoded(PRESETS["v2.2"], raw(lambda f, _: f.high if f.name in ("ground", "last_attack", "action") else 0))
+    assert inputs["class.ground"].tolist() == [63, 63]
+    assert inputs["class.last_attack"].tolist() == [127, 127]
+    assert inputs["class.action"].tolist() == [399, 399]
+
+
+def test_a_press_is_the_rising_edge_of_a_button() -> None:
+    before, now = np.zeros((2, 1, PLAYERS, len(CONTROL_NAMES)), np.float32)
+    held, pressed, released = C_["a"], C_["x_button"], C_["z"]
+    before[0, 1, [held, released]] = 1
+    now[0, 1, [held, pressed]] = 1
+    now[0, :, C_["main_x"]] = 1
+    made = Encoder(PRESETS["v2.2-2a"]).controls(torch.from_numpy(now), torch.from_numpy(before))
+    players = made.reshape(PLAYERS, len(CONTROL_NAMES) + len(BUTTONS)).numpy()
+    assert np.array_equal(players[:, : len(CONTROL_NAMES)], now[0])
+    events = dict(zip(BUTTONS, players[1, len(CONTROL_NAMES) :].tolist(), strict=True))
+    assert events == {name: float(name == "x_button") for name in BUTTONS}
+    assert not players[0, len(CONTROL_NAMES) :].any()
+
+
+def test_the_stack_keeps_its_frames_in_order_and_its_stage_in_each() -> None:
+    config = replace(PRESETS["v2"], frames=3)
+    encoder = Encoder(config)
+    x = torch.arange(3.0)
+    floats = torch.zeros(1, 3, PLAYERS, len(config.float_names))
+    floats[0, :, 0, config.float_names.index("x")] = x
+    classes = torch.zeros(1, 3, PLAYERS, len(config.embeddings), dtype=torch.int32)
+    match = torch.tensor([[0, 31]], dtype=torch.int32)
+    frames = encoder.stack(floats, classes, stage_of(match)).reshape(3, config.frame_dim)
+    assert torch.equal(frames[:, config.float_names.index("x")], x)
+    assert torch.equal(frames[:, -4:], encoder.embed_stage.weight[31].expand(3, 4))

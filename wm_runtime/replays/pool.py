@@ -1,0 +1,142 @@
+"""Work over processes that may crash or hang: each item costs itself only, results come in the order of the items."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+WORKER_MEMORY = 4 << 30
+"""Bytes of address space that a worker may take, where the system can limit it: a file that asks for more fails."""
+
+
+@dataclass(frozen=True)
+class Crash:
+    """What stands in for a result: the worker died, or was stopped at the time limit."""
+
+    reason: str
+
+
+@dataclass
+class _Worker:
+    process: Any
+    pipe: Connection
+    number: int | None = None
+    """Of the item that it works on."""
+    deadline: float = 0.0
+
+
+@dataclass
+class OrderedPool(Generic[T, R]):
+    """`work(item)` in `workers` processes, started afresh for every one that dies or takes longer than `time_limit` s.
+
+    `work` must be importable and not raise; `prepare`, if given, runs once in each new process. At most `ahead` items
+    are begun beyond the oldest unfinished one, which bounds memory.
+    """
+
+    work: Callable[[T], R]
+    workers: int
+    time_limit: float = 60.0
+    ahead: int = 64
+    prepare: Callable[[], None] | None = None
+    _alive: list[_Worker] = field(default_factory=list)
+
+    def run(self, items: Iterable[T]) -> Iterator[tuple[T, R | Crash]]:
+        """Each item with its result, in the order of `items`. Leaving the loop early stops the workers."""
+        source = enumerate(items)
+        begun: deque[tuple[int, T]] = deque()
+        done: dict[int, R | Crash] = {}
+        exhausted = False
+        try:
+            self._alive = [self._start() for _ in range(self.workers)]
+            while True:
+                while begun and begun[0][0] in done:
+                    number, item = begun.popleft()
+                    yield item, done.pop(number)
+                for worker in self._alive:
+                    if worker.number is None and not exhausted and len(begun) < self.ahead:
+                        number, item = next(source, (-1, None))
+                        exhausted = number < 0
+                        if not exhausted:
+                            begun.append((number, item))  # type: ignore[arg-type]
+                            self._give(worker, number, item)
+                if not begun and exhausted:
+                    return
+                self._collect(done)
+        finally:
+            for worker in self._alive:
+                _stop(worker)
+            self._alive = []
+
+    def _start(self) -> _Worker:
+        context = multiprocessing.get_context("spawn")
+        here, there = context.Pipe()
+        process = context.Process(target=_serve, args=(there, self.work, self.prepare), daemon=True)
+        process.start()
+        there.close()
+        return _Worker(process, here)
+
+    def _give(self, worker: _Worker, number: int, item: object) -> None:
+        worker.number, worker.deadline = number, time.monotonic() + self.time_limit
+        with suppress(BrokenPipeError, ConnectionResetError):  # a dead worker is found by _collect
+            worker.pipe.send(item)
+
+    def _collect(self, done: dict[int, R | Crash]) -> None:
+        """Waits until a worker answers, dies or runs out of time, and keeps what came of its item."""
+        busy = [w for w in self._alive if w.number is not None]
+        if not busy:
+            return
+        patience = max(0.0, min(w.deadline for w in busy) - time.monotonic())
+        ready = wait([w.pipe for w in busy], timeout=patience)
+        for worker in busy:
+            assert worker.number is not None
+            if worker.pipe in ready:
+                try:
+                    done[worker.number] = worker.pipe.recv()
+                    worker.number = None
+                except (EOFError, OSError):
+                    worker.process.join(1)
+                    self._replace(worker, done, f"the parser crashed ({_exit(worker.process.exitcode)})")
+            elif time.monotonic() >= worker.deadline:
+                self._replace(worker, done, f"not read within {self.time_limit:g} s")
+
+    def _replace(self, worker: _Worker, done: dict[int, R | Crash], reason: str) -> None:
+        assert worker.number is not None
+        done[worker.number] = Crash(reason)
+        _stop(worker)
+        self._alive[self._alive.index(worker)] = self._start()
+
+
+def _serve(pipe: Connection, work: Callable, prepare: Callable[[], None] | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (WORKER_MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # a panic in the parser prints before it is raised
+    if prepare:
+        prepare()
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
+            pipe.send(work(pipe.recv()))
+
+
+def _stop(worker: _Worker) -> None:
+    worker.pipe.close()
+    worker.process.kill()
+    worker.process.join()
+
+
+def _exit(code: int | None) -> str:
+    return f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"

@@ -1,0 +1,98 @@
+"""Byte-level help for replays that peppi-py cannot read though their frames are sound: cut files and old bookends.
+
+Layout of the format: SPEC.md of project-slippi/slippi-wiki.
+"""
+
+from __future__ import annotations
+
+import struct
+
+RAW_HEAD = b"{U\x03raw[$U#l"
+_RAW = len(RAW_HEAD) + 4
+"""Offset of the first event."""
+PAYLOADS, GAME_START, BOOKEND, GAME_END = 0x35, 0x36, 0x3C, 0x39
+BOOKEND_FINALIZED = (3, 7)
+"""Version since which a bookend names the last finalised frame; peppi-py panics on shorter ones."""
+
+
+class NotRepairable(ValueError):
+    """The bytes hold no whole frame of a replay."""
+
+
+def is_cut(data: bytes) -> bool:
+    """Whether the recorder was stopped before it could write the length of the events, or bytes are missing."""
+    if not data.startswith(RAW_HEAD) or len(data) < _RAW:
+        return False
+    (length,) = struct.unpack_from(">i", data, len(RAW_HEAD))
+    return length == 0 or _RAW + length > len(data)
+
+
+def salvage(data: bytes) -> bytes:
+    """A cut replay → one that ends after its last whole frame, without game end. Raises NotRepairable."""
+    events = _events(data)
+    whole = 0
+    for command, _, end in events:
+        if command == BOOKEND:
+            whole = end
+    if not whole:
+        raise NotRepairable("no whole frame")
+    return _assemble(data[_RAW:whole], b"")
+
+
+def lengthen_bookends(data: bytes) -> bytes:
+    """A replay of version 3.0 to 3.6 → the same with bookends, and the version, of 3.7. Raises NotRepairable."""
+    version = version_of(data)
+    if version is None or not (3, 0) <= version[:2] < BOOKEND_FINALIZED:
+        raise NotRepairable("not of version 3.0 to 3.6")
+    out, sizes_at = bytearray(), None
+    end_of_events = _RAW
+    for command, start, end in _events(data):
+        event = bytearray(data[start:end])
+        if command == PAYLOADS:
+            sizes_at = {event[i]: i for i in range(2, len(event), 3)}
+            struct.pack_into(">H", event, sizes_at[BOOKEND] + 1, 8)
+        elif command == GAME_START:
+            event[1:4] = bytes((*BOOKEND_FINALIZED, 0))
+        elif command == BOOKEND:
+            event += event[1:5]
+        out += event
+        end_of_events = end
+    (length,) = struct.unpack_from(">i", data, len(RAW_HEAD))
+    tail = data[_RAW + length :] if length and end_of_events == _RAW + length else b""
+    return _assemble(bytes(out), tail)
+
+
+def version_of(data: bytes) -> tuple[int, int, int] | None:
+    """The format version in the game start event; None where there is none."""
+    try:
+        for command, start, _ in _events(data):
+            if command == GAME_START:
+                return (data[start + 1], data[start + 2], data[start + 3])
+    except NotRepairable:
+        pass
+    return None
+
+
+def _events(data: bytes):
+    """(command, start, end) of every whole event, in order; stops at the first that is cut or unknown."""
+    if not data.startswith(RAW_HEAD) or len(data) < _RAW + 2 or data[_RAW] != PAYLOADS:
+        raise NotRepairable("does not begin like a replay")
+    (length,) = struct.unpack_from(">i", data, len(RAW_HEAD))
+    limit = min(len(data), _RAW + length) if length else len(data)
+    first = _RAW + 1 + data[_RAW + 1]
+    if first > limit or (data[_RAW + 1] - 1) % 3:
+        raise NotRepairable("its table of events is cut")
+    sizes = {data[i]: struct.unpack_from(">H", data, i + 1)[0] for i in range(_RAW + 2, first, 3)}
+    if BOOKEND not in sizes:
+        raise NotRepairable("has no frame bookends (before version 3.0)")
+    yield PAYLOADS, _RAW, first
+    at = first
+    while at < limit and data[at] in sizes and at + 1 + sizes[data[at]] <= limit:
+        end = at + 1 + sizes[data[at]]
+        yield data[at], at, end
+        at = end
+
+
+def _assemble(events: bytes, tail: bytes) -> bytes:
+    """Events and what follows them (metadata and the closing brace, made where there is nothing) → a replay."""
+    return RAW_HEAD + struct.pack(">i", len(events)) + events + (tail or b"U\x08metadata{}}")
