@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads spin: two test processes would only slow each other
 
 REPLAYS = Path(__file__).parents[2] / "shared" / "replays"
-REAL_PACK = "val-04.slppack"
-"""Thirteen games of `val`, on all six stages."""
+REAL_PACKS = ("val-02.slppack", "val-04.slppack")
+"""23 games of `val`, on all six stages."""
 
 
 @pytest.fixture(scope="session")
@@ -69,9 +69,9 @@ def artifact(run: Path) -> Artifact:
 
 @pytest.fixture(scope="session")
 def real_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Thirteen real games that no training sees. Tests that ask for it are skipped where there are none."""
-    pack = REPLAYS / "packs" / REAL_PACK
-    if not pack.exists():
+    """23 real games that no training sees, on all stages. Tests that ask for it are skipped where there are none."""
+    packs = [REPLAYS / "packs" / name for name in REAL_PACKS]
+    if not all(pack.exists() for pack in packs):
         pytest.skip("no real replays beside the repository")
     from wm_runtime.replays.build import build
 
@@ -81,8 +81,9 @@ def real_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     finally:
         sys.path.remove(str(REPLAYS))
     folder = tmp_path_factory.mktemp("real")
-    for info, content in unpack(pack):
-        (folder / info["name"]).write_bytes(content)
+    for pack in packs:
+        for info, content in unpack(pack):
+            (folder / info["name"]).write_bytes(content)
     build([folder], folder / "dataset")
     return Dataset(folder / "dataset")
 

@@ -113,7 +113,7 @@ class Simulator:
             raise ValueError(f"controllers must be {shape} float32, got {found}")
         if not controllers.flags.c_contiguous:
             raise ValueError("controllers must be C-contiguous")
-        if not ((controllers >= _LOW) & (controllers <= _HIGH)).all():
+        if not ((controllers.min(axis=0) >= _LOW) & (controllers.max(axis=0) <= _HIGH)).all():
             raise ValueError("controllers must be finite, axes in −1 … 1, shoulder and buttons in 0 … 1")
 
     def _new_carry(self, n: int) -> dict[str, np.ndarray]:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from synthetic import GAME_SET, synthetic_game
 from wm_runtime.replays.game import COLUMNS, Game
-from wm_runtime.replays.slp import REASONS, LeftOut, read_slp
+from wm_runtime.replays.slp import REASONS, LeftOut, ReadOptions, read_slp
 from wm_runtime.replays.writer import CPU, DEMO, NO_CONTEST, Oddities, write_slp
-from wm_runtime.schema import FIRST_FRAME, NO_PLAYER
+from wm_runtime.schema import FIRST_FRAME, ITEM_FIELDS, NO_PLAYER
 
 REPLAYS = Path(__file__).parents[3] / "shared" / "replays"
 GAME = synthetic_game(7, 300)
@@ -115,6 +115,37 @@ def test_players_stand_in_the_order_of_their_ports(read) -> None:
     assert np.array_equal(found.columns["last_hit_by"], np.array([1, 0, *[NO_PLAYER] * 5])[hit_by[:, ::-1]])
 
 
+@pytest.mark.parametrize("ports", [(0, 1), (1, 3)], ids=str)
+def test_items_are_those_of_the_last_copies_their_owners_player_indices(ports, read) -> None:
+    n = np.arange(6)
+    items = {f.name: n.astype(f.store) for f in ITEM_FIELDS}
+    items["frame"] = np.array([10, 10, 11, 12, 12, LAST], np.int32)
+    items["owner"] = np.array([0, 1, -1, 1, 0, -1], np.int8)
+    game = replace(with_info(ports=ports), items=items)
+    found = read(game, oddities=Oddities(resent=((10, 3), (LAST, 1)))).items
+    assert set(found) == set(items)
+    for name, column in found.items():
+        assert column.tobytes() == items[name].tobytes(), name
+
+
+def test_a_recording_that_broke_off_can_be_salvaged_up_to_its_last_whole_frame(tmp_path) -> None:
+    write_slp(tmp_path / "cut.slp", GAME, oddities=Oddities(cut=True))
+    game = read_slp(tmp_path / "cut.slp", options=ReadOptions(salvage=True))
+    assert (game.info.cut, len(game)) == (True, len(GAME) - 1)
+    assert_same_columns(game, {name: column[:-1] for name, column in GAME.columns.items()})
+
+
+@pytest.mark.parametrize("version", [(3, 5, 0), (3, 6, 0), (3, 7, 0)], ids=str)
+def test_where_only_hitlag_is_missing_it_can_be_worked_out(version, tmp_path) -> None:
+    write_slp(tmp_path / "old.slp", GAME, version=version)
+    game = read_slp(tmp_path / "old.slp", options=ReadOptions(derive=True))
+    assert (game.info.derived, game.info.version) == (("hitlag",), version)
+    assert GAME.columns["hitlag"].max() > 1
+    recorded = {"raw_y": np.zeros((len(GAME), 2), np.int8), "hitlag": game.columns["hitlag"]}
+    assert_same_columns(game, {**GAME.columns, **recorded})
+    assert np.array_equal(game.columns["hitlag"] > 0, GAME.columns["flags_2"] & 0x20 > 0)
+
+
 # --- who won ---------------------------------------------------------------------------------------------------------
 
 NO_PLACEMENTS = (3, 9, 0)
@@ -193,6 +224,8 @@ ODD = {
     "more jumps than anyone has": ("values", with_column("jumps", 7), {}),
     "an unknown action": ("values", with_column("action", 400), {}),
     "five stocks": ("values", with_column("stocks", 5), {}),
+    "bookends that peppi-py panics on": ("unreadable", GAME, {"version": (3, 2, 0)}),
+    "the same, with velocities": ("unreadable", GAME, {"version": (3, 6, 0)}),
     "a recording that broke off": ("unreadable", GAME, {"oddities": Oddities(cut=True)}),
 }
 
@@ -205,7 +238,7 @@ def test_what_does_not_belong_is_left_out_for_its_reason(case: str, tmp_path) ->
 
 
 def test_every_reason_but_that_of_a_build_is_reached() -> None:
-    assert {reason for reason, _, _ in ODD.values()} == set(REASONS) - {"duplicate"}
+    assert {reason for reason, _, _ in ODD.values()} == set(REASONS) - {"duplicate", "same_game", "filtered"}
 
 
 def test_a_value_that_is_not_finite_is_named(tmp_path) -> None:

@@ -1,8 +1,9 @@
 """The columnar dataset: Arrow files that are memory-mapped, any window of any game without decoding the rest.
 
-    DIR/dataset.json            format, version, field table
-    DIR/index.arrow             one row a game: where its frames are, and what is known of it
-    DIR/shards/NNNNNN.arrow     frames of some games, one record batch: a fixed-size list a storage group (layout.py)
+    DIR/dataset.json               format, version, field table
+    DIR/index.arrow                one row a game: where its frames are, and what is known of it
+    DIR/shards/NNNNNN.arrow        frames of some games, one record batch: a fixed-size binary a frame (layout.py)
+    DIR/shards/NNNNNN.items.arrow  their items, one record batch: a row for each item on each frame, by row of the shard
 
 A shard is written and renamed before the index that names it, and the index is replaced in one step: whatever stops a
 build, the dataset is what the index lists.
@@ -12,7 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
@@ -24,10 +27,10 @@ import pyarrow as pa
 
 from wm_runtime.errors import UserError
 from wm_runtime.replays.game import Game, GameInfo, controllers_of, state_of
-from wm_runtime.replays.layout import FRAME_BYTES, GROUP_DTYPES, GROUP_WIDTHS, GROUPS, pack, unpack
-from wm_runtime.schema import PLAYERS, State, field_table_hash
+from wm_runtime.replays.layout import FRAME_BYTES, GROUP_DTYPES, GROUPS, RECORD, StoredGame, unpack
+from wm_runtime.schema import ITEM_FIELDS, PLAYERS, State, field_table_hash
 
-FORMAT, VERSION = "melee-frames", 1
+FORMAT, VERSION = "melee-frames", 3
 _UNFINISHED = {"shards", "index.arrow"}
 """What a build that was stopped before its first shard was listed may leave; the next one starts there."""
 
@@ -48,8 +51,13 @@ _INDEX_SCHEMA = pa.schema(
         ("frames", pa.int64()),
         ("shard", pa.int32()),
         ("row", pa.int64()),
+        ("random_seed", pa.int64()),
+        ("cut", pa.bool_()),
+        ("derived", pa.list_(pa.string())),
     ]
 )
+INDEX_SECONDS = 5.0
+"""A writer lists its finished shards no more often than this: the index of a large dataset takes a while to write."""
 
 
 class Dataset:
@@ -69,7 +77,8 @@ class Dataset:
         self._shard = _numbers(self._index, "shard")
         self._row = _numbers(self._index, "row")
         self._first_frame = _numbers(self._index, "first_frame")
-        self._shards: dict[int, dict[str, np.ndarray]] = {}
+        self._shards: dict[int, _Shard] = {}
+        self._items: dict[int, dict[str, np.ndarray]] = {}
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -81,6 +90,11 @@ class Dataset:
     def md5(self) -> list[str]:
         """MD5 of every game's file."""
         return self._index.column("md5").to_pylist()
+
+    @property
+    def content(self) -> list[str]:
+        """What identifies every game's content (see build.content_key)."""
+        return self._index.column("content").to_pylist()
 
     def record(self, game: int) -> dict:
         """Everything the index says of a game."""
@@ -102,14 +116,25 @@ class Dataset:
 
     def columns(self, game: int, start: int = 0, stop: int | None = None) -> dict[str, np.ndarray]:
         """Columns (T, 2) of rows `start` to `stop` of a game, row 0 being its first frame."""
-        length = int(self.frames[game])
-        start, stop, _ = slice(start, stop).indices(length)
+        return unpack(self.records(game, start, stop))
+
+    def records(self, game: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """The same rows as they are stored, (T, 2) of layout.RECORD: a view of the mapped file, nothing is read yet."""
+        start, stop, _ = slice(start, stop).indices(int(self.frames[game]))
         at = int(self._row[game])
-        shard = self.shard(int(self._shard[game]))
-        return unpack({g: a[at + start : at + stop] for g, a in shard.items()})
+        return self.shard(int(self._shard[game]))[at + start : at + stop]
+
+    def items(self, game: int, start: int = 0, stop: int | None = None) -> dict[str, np.ndarray]:
+        """Items (E,) of the frames in rows `start` to `stop` of a game, as in schema.ITEM_FIELDS."""
+        start, stop, _ = slice(start, stop).indices(int(self.frames[game]))
+        at = int(self._row[game])
+        shard = self._shard_items(int(self._shard[game]))
+        first, last = np.searchsorted(shard["row"], (at + start, at + stop))
+        frame = shard["row"][first:last] - at + int(self._first_frame[game])
+        return {"frame": frame.astype(np.int32), **{f.name: shard[f.name][first:last] for f in ITEM_FIELDS[1:]}}
 
     def game(self, game: int) -> Game:
-        return Game(self.info(game), self.columns(game), int(self._first_frame[game]))
+        return Game(self.info(game), self.columns(game), int(self._first_frame[game]), self.items(game))
 
     def windows(self, game: np.ndarray, start: np.ndarray, length: int) -> tuple[State, np.ndarray]:
         """Windows of `length` frames: (B,) games and first rows → State of B·length matches and their controllers.
@@ -119,24 +144,53 @@ class Dataset:
         rows = self._row[game] + start
         shards = self._shard[game]
         steps = np.arange(length)
-        groups = {g: np.empty((len(game), length, PLAYERS, GROUP_WIDTHS[g]), GROUP_DTYPES[g]) for g in GROUPS}
-        for number in np.unique(shards):
-            chosen = np.flatnonzero(shards == number)
-            at = rows[chosen, None] + steps
-            for g, array in self.shard(int(number)).items():
-                groups[g][chosen] = array[at]
-        flat = {g: a.reshape(-1, *a.shape[2:]) for g, a in groups.items()}
-        columns = unpack(flat)
+        records = np.empty((len(game), length, PLAYERS), RECORD)
+        parts = [(int(number), np.flatnonzero(shards == number)) for number in np.unique(shards)]
+        for number, chosen in parts:
+            self._open_shard(number).announce(rows[chosen], length)
+        for number, chosen in parts:
+            records[chosen] = self.shard(number)[rows[chosen, None] + steps]
+        columns = unpack(records.reshape(-1, PLAYERS))
         frame = (self._first_frame[game] + start)[:, None] + steps
         state = state_of(columns, frame.reshape(-1), np.repeat(self.stage[game], length))
         return state, controllers_of(columns)
 
-    def shard(self, number: int) -> dict[str, np.ndarray]:
-        """Groups (T, 2, width) of a shard's frames, views of the mapped file."""
+    def shard(self, number: int) -> np.ndarray:
+        """A shard's frames, (T, 2) of layout.RECORD: a view of the mapped file."""
+        return self._open_shard(number).records
+
+    def _open_shard(self, number: int) -> _Shard:
         if number not in self._shards:
-            batch = _read_batch(self.path / "shards" / f"{number:06d}.arrow")
-            self._shards[number] = {g: _numbers(batch, g).reshape(-1, PLAYERS, GROUP_WIDTHS[g]) for g in GROUPS}
+            self._shards[number] = _Shard(self.path / "shards" / f"{number:06d}.arrow")
         return self._shards[number]
+
+    def _shard_items(self, number: int) -> dict[str, np.ndarray]:
+        if number not in self._items:
+            batch = _read_batch(self.path / "shards" / f"{number:06d}.items.arrow")
+            self._items[number] = {name: _numbers(batch, name) for name in batch.schema.names}
+        return self._items[number]
+
+
+class _Shard:
+    """A shard's file, mapped."""
+
+    def __init__(self, path: Path):
+        self._map = _map(path)
+        column = _first_batch(path, self._map).column("frame")
+        buffer = column.buffers()[1]
+        self.records = np.frombuffer(buffer, RECORD, count=len(column) * PLAYERS).reshape(-1, PLAYERS)
+        base = np.frombuffer(self._map, np.uint8)
+        self._offset = self.records.ctypes.data - base.ctypes.data
+
+    def announce(self, rows: np.ndarray, length: int) -> None:
+        """Tells the system that `length` frames from each of `rows` are about to be read, so that it fetches them all
+        at once and not one after another."""
+        if not hasattr(self._map, "madvise"):
+            return
+        first = (self._offset + rows * FRAME_BYTES) // mmap.PAGESIZE * mmap.PAGESIZE
+        last = self._offset + (rows + length) * FRAME_BYTES
+        for start, end in zip(first.tolist(), last.tolist(), strict=True):
+            self._map.madvise(mmap.MADV_WILLNEED, start, end - start)
 
 
 class DatasetWriter:
@@ -145,10 +199,10 @@ class DatasetWriter:
     Use as a context manager; `add` keeps games in memory until a shard of `shard_frames` frames is full.
     """
 
-    def __init__(self, path: str | Path, shard_frames: int = 200_000):
+    def __init__(self, path: str | Path, shard_frames: int = 400_000):
         self.path = Path(path)
         self.shard_frames = shard_frames
-        self._games: list[tuple[Game, dict[str, np.ndarray], str]] = []
+        self._games: list[tuple[StoredGame, str]] = []
         self._pending = 0
         self.index: list[dict] = []
         if (self.path / "dataset.json").exists():
@@ -157,6 +211,8 @@ class DatasetWriter:
         else:
             _check_place(self.path)
         self._next = 1 + max((row["shard"] for row in self.index), default=-1)
+        self._listed_at = 0.0
+        self._remove_unlisted()
 
     def __enter__(self) -> DatasetWriter:
         return self
@@ -164,40 +220,67 @@ class DatasetWriter:
     def __exit__(self, exc_type, exc, tb) -> None:
         if exc_type is None:
             self.flush()
+            self.list_games()
 
-    def add(self, game: Game, packed: dict[str, np.ndarray] | None = None, content: str = "") -> None:
-        """`packed`, if given, is pack(game.columns). Raises ValueError for values that the layout cannot hold."""
-        self._games.append((game, packed if packed is not None else pack(game.columns), content))
+    def add(self, game: Game | StoredGame, content: str = "") -> None:
+        """Adds a game; `content` is what identifies it (build.content_key). Raises ValueError for values that cannot be
+        stored."""
+        self._games.append((game if isinstance(game, StoredGame) else StoredGame.of(game), content))
         self._pending += len(game)
         if self._pending >= self.shard_frames:
             self.flush()
 
     def flush(self) -> None:
-        """Writes the games held back and lists them."""
+        """Writes the games held back as a shard, and lists them if the index is old enough."""
         try:
             (self.path / "shards").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written ({error.strerror}); name another folder") from None
         if self._games:
-            arrays, groups = [], []
-            for g in GROUPS:
-                flat = np.concatenate([packed[g].reshape(-1) for _, packed, _ in self._games])
-                size = PLAYERS * GROUP_WIDTHS[g]
-                arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(flat), size))
-                names = ",".join(row.name for row in GROUPS[g])
-                groups.append(pa.field(g, arrays[-1].type, nullable=False, metadata={"fields": names}))
-            batch = pa.record_batch(arrays, schema=pa.schema(groups))
-            _write_batch(self.path / "shards" / f"{self._next:06d}.arrow", batch)
+            records = np.concatenate([game.records for game, _ in self._games])
+            _write_batch(self.path / "shards" / f"{self._next:06d}.arrow", frame_batch(records))
+            _write_batch(self.path / "shards" / f"{self._next:06d}.items.arrow", self._item_batch())
             row = 0
-            for game, _, content in self._games:
+            for game, content in self._games:
                 self.index.append(_index_row(game, content, self._next, row))
                 row += len(game)
             self._games, self._pending = [], 0
             self._next += 1
+        if time.monotonic() - self._listed_at > INDEX_SECONDS:
+            self.list_games()
+
+    def list_games(self) -> None:
+        """Writes the index of all shards on disk: from now on their games are in the dataset."""
         _write_batch(self.path / "index.arrow", pa.RecordBatch.from_pylist(self.index, schema=_INDEX_SCHEMA))
         if not (self.path / "dataset.json").exists():
             meta = {"format": FORMAT, "version": VERSION, "field_table": field_table_hash(), "frame_bytes": FRAME_BYTES}
             write_text(self.path / "dataset.json", json.dumps(meta, indent=1))
+        self._listed_at = time.monotonic()
+
+    def _item_batch(self) -> pa.RecordBatch:
+        rows, at = [], 0
+        for game, _ in self._games:
+            rows.append(game.items["frame"] - game.first_frame + at)
+            at += len(game)
+        columns = {"row": np.concatenate(rows).astype(np.int32)}
+        for f in ITEM_FIELDS[1:]:
+            columns[f.name] = np.concatenate([game.items[f.name] for game, _ in self._games]).astype(f.store)
+        return pa.record_batch(columns)
+
+    def _remove_unlisted(self) -> None:
+        """Shards and unfinished files that an interrupted writer left behind."""
+        for path in (*self.path.glob("shards/*"), *self.path.glob("*.tmp")):
+            number = path.name.partition(".")[0]
+            if path.suffix == ".tmp" or (number.isdigit() and int(number) >= self._next):
+                path.unlink()
+
+
+def frame_batch(records: np.ndarray) -> pa.RecordBatch:
+    """Records (T, 2) of layout.RECORD → the record batch of a shard. The column's metadata say what a record holds."""
+    kind = pa.binary(FRAME_BYTES)
+    column = pa.Array.from_buffers(kind, len(records), [None, pa.py_buffer(np.ascontiguousarray(records))])
+    described = {"player": json.dumps([[g, GROUP_DTYPES[g].str, [row.name for row in GROUPS[g]]] for g in GROUPS])}
+    return pa.record_batch([column], schema=pa.schema([pa.field("frame", kind, nullable=False, metadata=described)]))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -211,13 +294,14 @@ def data_fingerprint(md5s: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(sorted(md5s)).encode()).hexdigest()[:16]
 
 
-def _index_row(game: Game, content: str, shard: int, row: int) -> dict:
+def _index_row(game: StoredGame, content: str, shard: int, row: int) -> dict:
     info = game.info
     return {
         "md5": info.md5, "content": content, "source": info.source, "version": list(info.version),
         "stage": info.stage, "characters": list(info.characters), "ports": list(info.ports),
         "names": list(info.names), "date": info.date, "end_method": info.end_method, "winner": info.winner,
         "first_frame": game.first_frame, "frames": len(game), "shard": shard, "row": row,
+        "random_seed": info.random_seed, "cut": info.cut, "derived": list(info.derived),
     }  # fmt: skip
 
 
@@ -244,20 +328,34 @@ def _check_place(path: Path) -> None:
         raise UserError(f"{path}: not empty and no dataset; name a new folder or an existing dataset")
 
 
-def _read_batch(path: Path) -> pa.RecordBatch:
+def _map(path: Path) -> mmap.mmap:
     try:
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        return reader.get_batch(0)
+        with open(path, "rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError:
         raise UserError(f"{path}: missing; the dataset is incomplete, build it again") from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: damaged ({error}); build the dataset again") from None
+
+
+def _read_batch(path: Path) -> pa.RecordBatch:
+    return _first_batch(path, _map(path))
+
+
+def _first_batch(path: Path, mapped: mmap.mmap) -> pa.RecordBatch:
+    try:
+        return pa.ipc.open_file(pa.py_buffer(mapped)).get_batch(0)
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{path}: damaged ({str(error).splitlines()[0]}); build the dataset again") from None
 
 
 def _write_batch(path: Path, batch: pa.RecordBatch) -> None:
-    with _whole(path) as temporary, pa.OSFile(str(temporary), "wb") as sink:
-        with pa.ipc.new_file(sink, batch.schema) as writer:
-            writer.write_batch(batch)
+    with (
+        _whole(path) as temporary,
+        pa.OSFile(str(temporary), "wb") as sink,
+        pa.ipc.new_file(sink, batch.schema) as writer,
+    ):
+        writer.write_batch(batch)
 
 
 @contextmanager

@@ -1,17 +1,18 @@
 """How the columns of a game lie on disk: grouped by type, small fields packed into bits. Derived from the field table.
 
-A frame of both players takes FRAME_BYTES bytes, every value exactly as recorded. Grouping (rather than a file column a
-field) keeps a window of frames on a handful of memory pages, so that random windows cost few disk reads.
+A frame of both players is one record of FRAME_BYTES bytes, every value exactly as recorded. Records (rather than a
+file column a field) keep a window of frames on three or four pages in a row, so that a random window is one disk read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
-from wm_runtime.replays.game import COLUMNS
-from wm_runtime.schema import CONTROLS, FIELDS, PLAYERS, RECORDED, Control, Field
+from wm_runtime.replays.game import COLUMNS, Game, GameInfo
+from wm_runtime.schema import CONTROLS, FIELDS, FIRST_FRAME, PLAYERS, RECORDED, Control, Field
 
 
 def _groups() -> dict[str, tuple[Field | Control, ...]]:
@@ -42,58 +43,93 @@ BITS: Mapping[str, tuple[int, int]] = _bit_offsets()
 """Packed field → (first bit, number of bits) in a uint16."""
 GROUP_DTYPES: Mapping[str, np.dtype] = {name: np.dtype("u2" if name == "bits" else name) for name in GROUPS}
 GROUP_WIDTHS: Mapping[str, int] = {name: 1 if name == "bits" else len(rows) for name, rows in GROUPS.items()}
-FRAME_BYTES: int = PLAYERS * sum(GROUP_WIDTHS[g] * GROUP_DTYPES[g].itemsize for g in GROUPS)
+RECORD = np.dtype([(g, GROUP_DTYPES[g].newbyteorder("<"), (GROUP_WIDTHS[g],)) for g in GROUPS])
+"""One player of one frame on disk; its fields are the groups."""
+FRAME_BYTES: int = PLAYERS * RECORD.itemsize
 """Bytes of one frame on disk, both players."""
 _PLACE: Mapping[str, tuple[str, int]] = {row.name: (g, i) for g, rows in GROUPS.items() for i, row in enumerate(rows)}
 
 
-def pack(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Columns (T, 2) → groups (T, 2, width). Raises ValueError naming the field if a value would not come back."""
-    frames = len(columns["x"])
-    out = {g: np.zeros((frames, PLAYERS, GROUP_WIDTHS[g]), GROUP_DTYPES[g]) for g in GROUPS}
-    for g, rows in GROUPS.items():
-        for i, row in enumerate(rows):
-            codes = _encode(row, columns[row.name])
-            if g == "bits":
-                at, width = BITS[row.name]
-                if codes.max(initial=0) >= 1 << width:
-                    raise ValueError(f"{row.name} up to {codes.max()}")
-                out[g][..., 0] |= codes.astype(np.uint16) << at
-            else:
-                out[g][..., i] = codes
-    for name, column in columns.items():
-        if not np.array_equal(unpack(out, (name,))[name].view(_exact(column)), column.view(_exact(column))):
-            raise ValueError(f"{name} does not fit its stored type")
+@dataclass
+class StoredGame:
+    """A game in the form in which it is stored: `records` (T, 2) of RECORD instead of columns."""
+
+    info: GameInfo
+    records: np.ndarray
+    items: dict[str, np.ndarray]
+    first_frame: int = FIRST_FRAME
+
+    @classmethod
+    def of(cls, game: Game) -> StoredGame:
+        """Raises ValueError naming the field if a value would not come back."""
+        return cls(game.info, pack(game.columns), game.items, game.first_frame)
+
+    def game(self) -> Game:
+        return Game(self.info, unpack(self.records), self.first_frame, self.items)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+
+def pack(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Columns (T, 2) → records (T, 2) of RECORD. Raises ValueError naming the field if a value would not come back."""
+    out = np.zeros((len(columns["x"]), PLAYERS), RECORD)
+    for name in COLUMNS:
+        put(out, name, columns[name])
     return out
 
 
-def unpack(groups: Mapping[str, np.ndarray], names: Iterable[str] = tuple(COLUMNS)) -> dict[str, np.ndarray]:
-    """Groups (..., 2, width) → columns (..., 2) of the types in COLUMNS."""
-    return {name: _decode(groups, name) for name in names}
+def put(records: np.ndarray, name: str, values: np.ndarray) -> None:
+    """Writes a column's values (T, …) into records (T, …) that hold 0 there so far. Raises ValueError naming the field
+    if a value would not come back."""
+    group, i = _PLACE[name]
+    codes = _encode(GROUPS[group][i], group, values)
+    if group == "bits":
+        records[group][..., 0] |= codes.astype(np.uint16) << BITS[name][0]
+    else:
+        records[group][..., i] = codes
 
 
-def _exact(column: np.ndarray) -> np.dtype:
-    """The integer type through which floats compare bit for bit (NaN and −0 included)."""
-    return np.dtype(f"u{column.dtype.itemsize}")
+def unpack(records: np.ndarray, names: Iterable[str] = tuple(COLUMNS)) -> dict[str, np.ndarray]:
+    """Records (..., 2) → columns (..., 2) of the types in COLUMNS."""
+    return {name: _decode(records, name) for name in names}
 
 
-def _encode(row: Field | Control, column: np.ndarray) -> np.ndarray:
-    if isinstance(row, Control):
-        return np.rint(column * row.grid) if row.grid > 1 else column
-    if row.values:
-        return np.searchsorted(row.values, column)
+def _encode(row: Field | Control, group: str, column: np.ndarray) -> np.ndarray:
+    """The codes that are stored for a column. Raises ValueError for a value that they cannot stand for."""
+    if group == "f4":
+        return column
+    if isinstance(row, Field) and row.values:
+        codes = np.searchsorted(row.values, column).clip(max=len(row.values) - 1)
+        if not np.array_equal(np.asarray(row.values)[codes], column):
+            raise ValueError(f"{row.name} has values other than {row.values}")
+        column = codes
+    elif column.dtype.kind == "f":
+        grid = np.float32(row.grid if isinstance(row, Control) else 1)
+        codes = np.rint(column * grid) + np.float32(0)  # −0 becomes 0: it would not come back
+        if not np.array_equal((codes / grid).view(np.uint32), column.view(np.uint32)):
+            raise ValueError(f"{row.name} has values off the grid of 1/{grid:g}")
+        column = codes
+    low, high = (0, (1 << BITS[row.name][1]) - 1) if group == "bits" else _limits(group)
+    if len(column) and not (low <= column.min() and column.max() <= high):
+        raise ValueError(f"{row.name} from {column.min()} to {column.max()}, stored in {low} to {high}")
     return column
 
 
-def _decode(groups: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+def _limits(group: str) -> tuple[int, int]:
+    info = np.iinfo(GROUP_DTYPES[group])
+    return int(info.min), int(info.max)
+
+
+def _decode(records: np.ndarray, name: str) -> np.ndarray:
     group, i = _PLACE[name]
     row = GROUPS[group][i]
     if group == "bits":
         at, width = BITS[name]
-        codes = (groups[group][..., 0] >> at) & ((1 << width) - 1)
+        codes = (records[group][..., 0] >> at) & ((1 << width) - 1)
         assert isinstance(row, Field)
         return np.asarray(row.values, np.int32)[codes] if row.values else codes.astype(COLUMNS[name])
-    codes = groups[group][..., i]
+    codes = records[group][..., i]
     if isinstance(row, Control) and row.grid > 1:
         return (codes.astype(np.float32) / np.float32(row.grid)).astype(np.float32)
     return codes.astype(COLUMNS[name], copy=False)

@@ -65,11 +65,13 @@ class OrderedPool(Generic[T, R]):
                     yield item, done.pop(number)
                 for worker in self._alive:
                     if worker.number is None and not exhausted and len(begun) < self.ahead:
-                        number, item = next(source, (-1, None))
-                        exhausted = number < 0
-                        if not exhausted:
-                            begun.append((number, item))  # type: ignore[arg-type]
-                            self._give(worker, number, item)
+                        try:
+                            number, item = next(source)
+                        except StopIteration:
+                            exhausted = True
+                            break
+                        begun.append((number, item))
+                        self._give(worker, number, item)
                 if not begun and exhausted:
                     return
                 self._collect(done)

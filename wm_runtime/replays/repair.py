@@ -11,8 +11,12 @@ RAW_HEAD = b"{U\x03raw[$U#l"
 _RAW = len(RAW_HEAD) + 4
 """Offset of the first event."""
 PAYLOADS, GAME_START, BOOKEND, GAME_END = 0x35, 0x36, 0x3C, 0x39
+VELOCITIES = (3, 5)
+"""Version since which a post-frame event has all that it has in 3.7."""
 BOOKEND_FINALIZED = (3, 7)
 """Version since which a bookend names the last finalised frame; peppi-py panics on shorter ones."""
+SCENE = bytes(2)
+"""What 3.7 added to the game start: numbers of the scene, here none."""
 
 
 class NotRepairable(ValueError):
@@ -40,10 +44,10 @@ def salvage(data: bytes) -> bytes:
 
 
 def lengthen_bookends(data: bytes) -> bytes:
-    """A replay of version 3.0 to 3.6 → the same with bookends, and the version, of 3.7. Raises NotRepairable."""
+    """A replay of version 3.5 or 3.6 → the same with bookends, start and version of 3.7. Raises NotRepairable."""
     version = version_of(data)
-    if version is None or not (3, 0) <= version[:2] < BOOKEND_FINALIZED:
-        raise NotRepairable("not of version 3.0 to 3.6")
+    if version is None or not VELOCITIES <= version[:2] < BOOKEND_FINALIZED:
+        raise NotRepairable("not of version 3.5 or 3.6")
     out, sizes_at = bytearray(), None
     end_of_events = _RAW
     for command, start, end in _events(data):
@@ -51,8 +55,11 @@ def lengthen_bookends(data: bytes) -> bytes:
         if command == PAYLOADS:
             sizes_at = {event[i]: i for i in range(2, len(event), 3)}
             struct.pack_into(">H", event, sizes_at[BOOKEND] + 1, 8)
+            (start_size,) = struct.unpack_from(">H", event, sizes_at[GAME_START] + 1)
+            struct.pack_into(">H", event, sizes_at[GAME_START] + 1, start_size + len(SCENE))
         elif command == GAME_START:
             event[1:4] = bytes((*BOOKEND_FINALIZED, 0))
+            event += SCENE
         elif command == BOOKEND:
             event += event[1:5]
         out += event

@@ -13,14 +13,17 @@ from wm_train.models.heads import HEAD, NO_GROUND_CLASS
 
 PERCENT_FLOOR = 1.0
 """Smallest predicted rise of percent that counts as a hit; below it, percent stays."""
-LAST_RULED_ACTION = 12
-"""Actions 0 to 12 (dying, rebirth) are entered by rule, never by the action head."""
+LAST_RULED_ACTION, REBIRTH_WAIT = 12, 13
+"""Actions 0 to 12 (dying, rebirth) are entered by rule, never by the action head; 13, the wait on the platform of
+rebirth, only from 12."""
 
 
 def select(heads: dict[str, Tensor], before: Named, age: StateAge) -> tuple[Named, Tensor]:
     """Head outputs and the present state → proposed next state, and the action head's entropy (N, 2) in nats."""
     logits = heads["action"]
-    ruled = torch.arange(logits.shape[-1], device=logits.device) <= LAST_RULED_ACTION
+    action = torch.arange(logits.shape[-1], device=logits.device)
+    on_platform = (before["action"] == LAST_RULED_ACTION) | (before["action"] == REBIRTH_WAIT)
+    ruled = (action <= LAST_RULED_ACTION) | ((action == REBIRTH_WAIT) & ~on_platform[..., None])
     logits = logits.masked_fill(ruled, -1e9)
     probability = logits.softmax(dim=-1)
     entropy = -(probability * logits.log_softmax(dim=-1)).sum(dim=-1)

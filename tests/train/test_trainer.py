@@ -1,0 +1,232 @@
+"""Training learns, says what it did, repeats itself, and can be stopped; only its own checkpoints load."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from wm_runtime.errors import UserError
+from wm_runtime.replays.dataset import Dataset, data_fingerprint
+from wm_runtime.schema import FIRST_FRAME, PLAYERS, field_table_hash
+from wm_train.config import Experiment
+from wm_train.training.checkpoint import build_model, load_checkpoint
+from wm_train.training.data import Windows, split_games
+from wm_train.training.trainer import batch_losses, evaluate_one_step, train
+
+
+def brief(experiment: Experiment, **changes: object) -> Experiment:
+    """The same experiment, four steps long."""
+    settings = {"epochs": 1, "frames_per_epoch": 256, "batch_size": 64, **changes}
+    return experiment.model_copy(update={"training": experiment.training.model_copy(update=settings)})
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(path)[0].state_dict()
+
+
+def manifest_of(folder: Path) -> dict:
+    return json.loads((folder / "manifest.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def held_out(dataset: Dataset, experiment: Experiment) -> Windows:
+    return Windows(dataset, split_games(dataset, 0.25, None)[1], experiment.model.encoding_config.frames + 1)
+
+
+def test_training_lowers_the_held_out_loss(run: Path, experiment: Experiment, held_out: Windows) -> None:
+    index = np.arange(0, len(held_out), 3)
+    torch.manual_seed(0)
+    untrained, trained = build_model(experiment).eval(), load_checkpoint(run / "best.pt")[0]
+    before, after = (evaluate_one_step(m, held_out, index, 128, "cpu") for m in (untrained, trained))
+    assert after["loss"] < 0.7 * before["loss"]
+    assert after["action"] < before["action"]
+    epochs = manifest_of(run)["epochs"]
+    assert epochs[1]["held_out"]["loss"] < epochs[0]["held_out"]["loss"] < before["loss"]
+
+
+def test_the_best_checkpoint_is_that_of_the_lowest_held_out_loss(run: Path, held_out: Windows) -> None:
+    model, manifest = load_checkpoint(run / "best.pt")
+    best = min(row["held_out"]["loss"] for row in manifest_of(run)["epochs"])
+    again = evaluate_one_step(model, held_out, np.arange(len(held_out)), 128, "cpu")
+    assert again["loss"] == pytest.approx(best, rel=1e-5)
+    assert manifest["epochs"][-1]["held_out"]["loss"] == best
+
+
+def test_a_run_leaves_best_final_and_manifest_and_nothing_else(run: Path) -> None:
+    assert {"best.pt", "final.pt", "manifest.json"} <= {p.name for p in run.iterdir()}
+    assert not list(run.glob("*.tmp"))
+
+
+def test_the_manifest_says_what_the_run_was(run: Path, dataset: Dataset, experiment: Experiment) -> None:
+    manifest = manifest_of(run)
+    data = manifest["data"]
+    train_md5 = dataset.md5[2:]
+    assert data["md5"] == train_md5
+    assert data["fingerprint"] == data_fingerprint(train_md5)
+    assert (data["games"], data["frames"]) == (6, int(dataset.frames[2:].sum()))
+    assert Experiment(**manifest["experiment"]) == experiment
+    assert manifest["field_table"] == field_table_hash()
+    assert manifest["versions"]["torch"] == torch.__version__
+    assert {"python", "numpy", "onnxruntime"} <= set(manifest["versions"])
+    assert manifest["machine"]["device"] == "cpu"
+    assert [row["epoch"] for row in manifest["epochs"]] == [1, 2]
+    assert all(row["frames"] == 2800 and row["frames_per_second"] > 0 for row in manifest["epochs"])
+    assert manifest_of(run) == load_checkpoint(run / "final.pt")[1]
+
+
+def test_held_out_games_are_not_trained_on(run: Path, dataset: Dataset) -> None:
+    data = manifest_of(run)["data"]
+    assert data["held_out_md5"] == dataset.md5[:2]
+    assert not set(data["md5"]) & set(data["held_out_md5"])
+
+
+def test_a_game_keeps_its_side_as_games_are_added(dataset: Dataset) -> None:
+    held = [split_games(dataset, 0.25, count)[1] for count in (4, 6, 8)]
+    assert held == [[0, 1]] * 3
+    assert split_games(dataset, 0.1, None)[1] == [0]
+
+
+def test_one_game_is_too_few(dataset: Dataset) -> None:
+    with pytest.raises(UserError, match=r"1 games are too few.*build a dataset of more"):
+        split_games(dataset, 0.25, 1)
+
+
+def test_windows_are_those_whose_target_is_played(held_out: Windows) -> None:
+    batch = held_out.read(np.arange(len(held_out)))
+    frame = batch.match[..., 0]
+    assert frame.shape == (2 * (700 + FIRST_FRAME), 11)
+    assert torch.equal(frame[:, -1], torch.cat([torch.arange(700 + FIRST_FRAME)] * 2).int())
+    assert (frame.diff(dim=1) == 1).all()
+    assert batch.floats.shape[:3] == (len(held_out), 11, PLAYERS)
+
+
+def test_an_epoch_draws_each_window_once(held_out: Windows) -> None:
+    batches = list(held_out.epoch(100, None, np.random.default_rng(0)))
+    seen = torch.cat([torch.stack([b.match[:, -1, 1], b.match[:, -1, 0]], dim=1) for b in batches])
+    assert len(seen) == len(held_out)
+    assert len(torch.unique(seen, dim=0)) == len(held_out)
+    assert sum(len(b.match) for b in held_out.epoch(100, 250, np.random.default_rng(0))) == 250
+
+
+def test_the_target_frame_itself_is_no_input(run: Path, held_out: Windows) -> None:
+    model, _ = load_checkpoint(run / "final.pt")
+    seen = []
+    model.network.register_forward_pre_hook(lambda _, inputs: seen.append([t.clone() for t in inputs]))
+    for change in (0, 7):
+        batch = held_out.read(np.arange(20))
+        batch.floats[:, -1] += change
+        batch_losses(model, batch)
+    assert all(torch.equal(one, other) for one, other in zip(*seen, strict=True))
+
+
+def test_the_same_seed_gives_the_same_weights_bit_for_bit(dataset: Dataset, experiment: Experiment, tmp_path) -> None:
+    for name, seed in (("one", 5), ("again", 5), ("other", 6)):
+        train(brief(experiment, seed=seed), dataset, tmp_path / name)
+    one, again, other = (weights(tmp_path / name / "final.pt") for name in ("one", "again", "other"))
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert not torch.equal(one["network.heads.linear.weight"], other["network.heads.linear.weight"])
+
+
+def test_an_interrupted_run_leaves_what_it_had_learned(dataset: Dataset, experiment: Experiment, tmp_path) -> None:
+    steps = []
+
+    def stop(step: int, total: int, loss: float) -> None:
+        steps.append((step, total))
+        if step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(brief(experiment), dataset, tmp_path, on_step=stop)
+    assert steps == [(1, 4), (2, 4), (3, 4)]
+    torch.manual_seed(experiment.training.seed)
+    untrained = build_model(experiment).state_dict()
+    stopped = weights(tmp_path / "final.pt")
+    assert not torch.equal(stopped["network.heads.linear.weight"], untrained["network.heads.linear.weight"])
+    assert manifest_of(tmp_path)["epochs"] == []
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["final.pt", "manifest.json"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(dataset: Dataset, experiment: Experiment, tmp_path) -> None:
+    with pytest.raises(UserError, match=r"loss is .* lower training\.learning_rate"):
+        train(brief(experiment, learning_rate=1e25, warmup_steps=0), dataset, tmp_path)
+
+
+# --- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_loads_ready_to_use(run: Path) -> None:
+    model, manifest = load_checkpoint(run / "final.pt")
+    assert not model.training
+    assert manifest["experiment"]["name"] == "tiny"
+    saved = torch.load(run / "final.pt", weights_only=True)["model"]
+    assert all(torch.equal(value, saved[name]) for name, value in model.state_dict().items())
+
+
+def foreign(kind: str, good: dict, path: Path) -> None:
+    """Writes a file that is no checkpoint of ours."""
+    contents = {
+        "empty": b"",
+        "text": b"not a checkpoint\n",
+        "binary": bytes(range(256)) * 64,
+        "truncated": path.with_name("good.pt").read_bytes()[:-5000],
+    }
+    objects = {
+        "list": [1, 2],
+        "other keys": {"state_dict": {}},
+        "no weights": {"manifest": good["manifest"]},
+        "no manifest": {"model": good["model"]},
+        "weights of another kind": {**good, "model": [1.0]},
+        "other experiment": {**good, "manifest": {**good["manifest"], "experiment": {"name": "x", "colour": "red"}}},
+    }
+    if kind in contents:
+        path.write_bytes(contents[kind])
+    else:
+        torch.save(objects[kind], path)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "empty", "text", "binary", "truncated", "list", "other keys", "no weights", "no manifest",
+        "weights of another kind", "other experiment",
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_checkpoint_is_a_user_error(kind: str, run: Path, tmp_path) -> None:
+    (tmp_path / "good.pt").write_bytes((run / "final.pt").read_bytes())
+    foreign(kind, torch.load(run / "final.pt", weights_only=True), tmp_path / "bad.pt")
+    with pytest.raises(UserError, match=r"bad\.pt: "):
+        load_checkpoint(tmp_path / "bad.pt")
+
+
+def test_a_missing_checkpoint_is_a_user_error(tmp_path) -> None:
+    with pytest.raises(UserError, match=r"none\.pt: no such checkpoint; train one"):
+        load_checkpoint(tmp_path / "none.pt")
+    with pytest.raises(UserError, match="not a checkpoint"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_of_another_field_table_or_size_is_a_user_error(run: Path, tmp_path) -> None:
+    content = torch.load(run / "final.pt", weights_only=True)
+    manifest = content["manifest"]
+    torch.save({**content, "manifest": {**manifest, "field_table": "0" * 16}}, tmp_path / "table.pt")
+    with pytest.raises(UserError, match=r"field table 0000.*train again"):
+        load_checkpoint(tmp_path / "table.pt")
+    larger = {**manifest["experiment"], "model": {"trunk": [8]}}
+    torch.save({**content, "manifest": {**manifest, "experiment": larger}}, tmp_path / "size.pt")
+    with pytest.raises(UserError, match="weights do not fit"):
+        load_checkpoint(tmp_path / "size.pt")
+
+
+def test_unpickling_runs_no_code(tmp_path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple:
+            return (Path(tmp_path / "owned").touch, ())
+
+    torch.save({"model": {}, "manifest": Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(UserError):
+        load_checkpoint(tmp_path / "evil.pt")
+    assert not (tmp_path / "owned").exists()

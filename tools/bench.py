@@ -1,0 +1,35 @@
+"""`mwm bench`: speed and memory, as ratios within one run."""
+
+from __future__ import annotations
+
+import json as json_
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Speed and memory, as ratios within one run.", no_args_is_help=True)
+
+
+@app.command()
+def replays(
+    source: Annotated[Path, typer.Argument(help="Folder of .slp replays to build from.")],
+    dataset: Annotated[Path, typer.Option(help="Dataset whose windows are read.")],
+    workers: Annotated[int, typer.Option(min=1)] = os.cpu_count() or 1,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Building a dataset against parsing alone, and random windows of one."""
+    from wm_runtime.replays.bench import LENGTH, WINDOWS, bench_build, bench_windows
+
+    found = {**bench_build(source, workers), **bench_windows(dataset)}
+    if json:
+        print(json_.dumps(found, indent=1))
+        return
+    print(f"parsing alone (peppi_py.read_slippi)  {found['parsing_files_per_second']:8.1f} files/s, {workers} processes")
+    print(f"mwm replays build                     {found['building_files_per_second']:8.1f} files/s, as many workers")
+    print(f"ratio                                 {found['ratio']:8.2f}")
+    print(f"peak memory of the build              {found['peak_memory_bytes'] / 2**20:8.0f} MiB")
+    batch = f"batches of {WINDOWS} windows of {LENGTH} frames"
+    print(f"{batch}, cold {found['cold_batches_per_second']:.0f}/s, warm {found['warm_batches_per_second']:.0f}/s")
+    print(f"open a dataset {found['open_us']:.0f} µs, one window {found['window_us']:.1f} µs")

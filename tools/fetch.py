@@ -1,0 +1,33 @@
+"""`mwm replays fetch`: public dumps of tournament replays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def fetch(
+    name: Annotated[str, typer.Argument(help="Name of the dump; --list shows them.")] = "",
+    out: Annotated[Path, typer.Option(help="Folder for the archive.")] = Path("data/dumps"),
+    list_: Annotated[bool, typer.Option("--list", help="List the dumps that can be fetched.")] = False,
+) -> None:
+    """Download a public dump of tournament replays, or go on with a download that broke off."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    from wm_runtime.errors import UserError
+    from wm_runtime.replays.fetch import BASE_URL, DUMPS
+    from wm_runtime.replays.fetch import fetch as run
+
+    if list_:
+        for key, dump in DUMPS.items():
+            print(f"{key:13s} {dump.replays:6,d} replays  {dump.event:26s} {BASE_URL}/{dump.path}")
+        return
+    if not name:
+        raise UserError(f"no dump named; there are {', '.join(DUMPS)}")
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn()) as progress:
+        task = progress.add_task(name, total=None)
+        path = run(name, out, on_progress=lambda done, total: progress.update(task, completed=done, total=total))
+    print(f"{path} is whole; make a dataset of it with: mwm replays build {path} --out data/train")

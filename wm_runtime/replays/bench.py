@@ -1,0 +1,135 @@
+"""How fast and how large building and reading datasets is, beside parsing alone in the same run."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from wm_runtime.errors import UserError
+from wm_runtime.replays.build import build
+from wm_runtime.replays.dataset import Dataset
+
+WINDOWS, LENGTH = 512, 64
+"""Windows a batch, frames a window."""
+
+
+def bench_build(replays: Path, workers: int, rounds: int = 3) -> dict[str, float]:
+    """Files a second of parsing alone and of building, both over `workers` processes and the same files, taken in turn
+    `rounds` times: the best of each, their ratio, and the build's peak memory in bytes (parent and workers)."""
+    files = sorted(replays.rglob("*.slp"))
+    if not files:
+        raise UserError(f"{replays}: no .slp files in this folder; name a folder that holds replays")
+    for file in files:
+        file.read_bytes()
+    parsing, building, peak = 0.0, 0.0, 0
+    for _ in range(rounds):
+        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+            list(pool.map(_parse, files[:workers]))  # processes are up before the clock starts
+            started = time.perf_counter()
+            list(pool.map(_parse, files, chunksize=4))
+            parsing = max(parsing, len(files) / (time.perf_counter() - started))
+        with tempfile.TemporaryDirectory() as folder:
+            memory: list[int] = []
+            first: list[float] = []
+
+            def on_file(report, memory=memory, first=first) -> None:
+                first.append(time.perf_counter())
+                if len(first) % 16 == 0:
+                    memory.append(_memory())
+
+            build([replays], Path(folder) / "dataset", workers=workers, on_file=on_file)
+            building = max(building, (len(first) - 1) / (first[-1] - first[0]) if len(first) > 1 else 0.0)
+            peak = max(peak, *memory, 0)
+    return {
+        "parsing_files_per_second": parsing,
+        "building_files_per_second": building,
+        "ratio": building / parsing,
+        "peak_memory_bytes": peak,
+    }
+
+
+def bench_windows(dataset: Path, seconds: float = 5.0) -> dict[str, float]:
+    """Batches of random windows a second: `cold` with the dataset's files dropped from the page cache before every
+    batch (where the system can), `warm` without; and microseconds to open the dataset and to read one window."""
+    cold, warm = (_batches_per_second(dataset, seconds, drop) for drop in (True, False))
+    started = time.perf_counter()
+    data = Dataset(dataset)
+    opening = time.perf_counter() - started
+    rng = np.random.default_rng(1)
+    games = rng.integers(0, len(data), 2000)
+    rows = (rng.random(2000) * (data.frames[games] - LENGTH)).astype(int)
+    for game, row in zip(games, rows, strict=True):
+        data.records(int(game), int(row), int(row) + LENGTH)
+    started = time.perf_counter()
+    for game, row in zip(games, rows, strict=True):
+        data.records(int(game), int(row), int(row) + LENGTH).tobytes()
+    single = (time.perf_counter() - started) / len(games)
+    return {
+        "cold_batches_per_second": cold,
+        "warm_batches_per_second": warm,
+        "open_us": opening * 1e6,
+        "window_us": single * 1e6,
+    }
+
+
+def _batches_per_second(path: Path, seconds: float, drop: bool) -> float:
+    rng = np.random.default_rng(0)
+    spent, batches = 0.0, 0
+    data = Dataset(path)
+    while spent < seconds:
+        if drop:
+            del data
+            _drop_from_cache(path)
+            data = Dataset(path)
+        games = rng.choice(len(data), WINDOWS, p=data.frames / data.frames.sum())
+        rows = (rng.random(WINDOWS) * np.maximum(data.frames[games] - LENGTH, 1)).astype(int)
+        started = time.perf_counter()
+        data.windows(games, rows, LENGTH)
+        spent += time.perf_counter() - started
+        batches += 1
+    return batches / spent
+
+
+def _drop_from_cache(path: Path) -> None:
+    for file in path.glob("shards/*.arrow"):
+        with suppress(AttributeError, OSError), open(file, "rb") as handle:
+            os.fsync(handle.fileno())
+            os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _parse(path: Path) -> int:
+    import peppi_py
+
+    return len(peppi_py.read_slippi(str(path)).frames.id)
+
+
+def _memory() -> int:
+    """Proportional resident memory of this process and its children, bytes; 0 where /proc does not tell."""
+    if not sys.platform.startswith("linux"):
+        return 0
+    return sum(_pss(pid) for pid in _family(os.getpid()))
+
+
+def _family(pid: int) -> Iterator[int]:
+    yield pid
+    with suppress(OSError):
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            yield from _family(int(child))
+
+
+def _pss(pid: int) -> int:
+    with suppress(OSError, ValueError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
