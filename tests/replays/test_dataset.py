@@ -1,7 +1,8 @@
-"""A dataset gives back what was added to it, whatever stopped the writing, and says what is wrong with a damaged one."""
+"""A dataset gives back what was added to it, whatever stopped the writing, and a damaged one says what is wrong."""
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,7 +102,8 @@ def test_stages_and_characters_are_at_hand_without_reading_games(data) -> None:
 def test_a_record_is_all_that_the_index_says(data) -> None:
     record = data.record(3)
     assert (record["md5"], record["frames"], record["first_frame"]) == ("3" * 32, 200, FIRST_FRAME)
-    assert (record["names"], record["version"], record["source"]) == (["アリス", "player 3"], [3, 9, 3], "archive/3.slp")
+    assert (record["names"], record["source"]) == (["アリス", "player 3"], "archive/3.slp")
+    assert record["version"] == [3, 9, 3]
     assert record["content"] == f"content of {'3' * 32}"
 
 
@@ -186,7 +188,7 @@ def test_values_that_the_layout_cannot_hold_are_refused_and_add_nothing(tmp_path
     wrong.columns["stocks"][3, 1] = 9
     with DatasetWriter(tmp_path / "data") as writer:
         writer.add(GAMES[0])
-        with pytest.raises(ValueError, match="^stocks "):
+        with pytest.raises(ValueError, match=r"^stocks "):
             writer.add(wrong)
         writer.add(GAMES[1])
     assert_holds(tmp_path / "data", GAMES[:2])
@@ -197,7 +199,7 @@ class Stopped(Exception):
 
 
 def interrupted(path: Path, games: list[Game]) -> None:
-    with pytest.raises(Stopped), DatasetWriter(path, SHARD_FRAMES) as writer:
+    with suppress(Stopped), DatasetWriter(path, SHARD_FRAMES) as writer:
         for game in games:
             writer.add(game)
         raise Stopped

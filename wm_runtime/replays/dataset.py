@@ -26,8 +26,17 @@ import numpy as np
 import pyarrow as pa
 
 from wm_runtime.errors import UserError
-from wm_runtime.replays.game import Game, GameInfo, controllers_of, state_of
-from wm_runtime.replays.layout import FRAME_BYTES, GROUP_DTYPES, GROUPS, RECORD, StoredGame, unpack
+from wm_runtime.replays.game import Game, GameInfo
+from wm_runtime.replays.layout import (
+    FRAME_BYTES,
+    GROUP_DTYPES,
+    GROUPS,
+    RECORD,
+    StoredGame,
+    unpack,
+    unpack_controllers,
+    unpack_state,
+)
 from wm_runtime.schema import ITEM_FIELDS, PLAYERS, State, field_table_hash
 
 FORMAT, VERSION = "melee-frames", 3
@@ -87,6 +96,11 @@ class Dataset:
         return (self.game(i) for i in range(len(self)))
 
     @property
+    def shard_numbers(self) -> np.ndarray:
+        """(G,) number of the shard that holds each game."""
+        return self._shard
+
+    @property
     def md5(self) -> list[str]:
         """MD5 of every game's file."""
         return self._index.column("md5").to_pylist()
@@ -141,19 +155,27 @@ class Dataset:
 
         Floats are (B·length, 2, F); reshape to (B, length, …). Nothing but the asked frames is read.
         """
-        rows = self._row[game] + start
-        shards = self._shard[game]
+        parts = self._parts(game, start)
         steps = np.arange(length)
         records = np.empty((len(game), length, PLAYERS), RECORD)
-        parts = [(int(number), np.flatnonzero(shards == number)) for number in np.unique(shards)]
-        for number, chosen in parts:
-            self._open_shard(number).announce(rows[chosen], length)
-        for number, chosen in parts:
-            records[chosen] = self.shard(number)[rows[chosen, None] + steps]
-        columns = unpack(records.reshape(-1, PLAYERS))
-        frame = (self._first_frame[game] + start)[:, None] + steps
-        state = state_of(columns, frame.reshape(-1), np.repeat(self.stage[game], length))
-        return state, controllers_of(columns)
+        for shard, _, rows in parts:
+            shard.announce(rows, length)
+        for shard, chosen, rows in parts:
+            records[chosen] = shard.records[rows[:, None] + steps]
+        records = records.reshape(-1, PLAYERS)
+        frame = ((self._first_frame[game] + start)[:, None] + steps).reshape(-1)
+        return unpack_state(records, frame, np.repeat(self.stage[game], length)), unpack_controllers(records)
+
+    def announce(self, game: np.ndarray, start: np.ndarray, length: int) -> None:
+        """Tells the system which windows will be read next, so that it fetches them meanwhile."""
+        for shard, _, rows in self._parts(game, start):
+            shard.announce(rows, length)
+
+    def _parts(self, game: np.ndarray, start: np.ndarray) -> list[tuple[_Shard, np.ndarray, np.ndarray]]:
+        """Windows by shard: (shard, which windows, their first rows in it)."""
+        rows, shards = self._row[game] + start, self._shard[game]
+        chosen = [(int(number), np.flatnonzero(shards == number)) for number in np.unique(shards)]
+        return [(self._open_shard(number), which, rows[which]) for number, which in chosen]
 
     def shard(self, number: int) -> np.ndarray:
         """A shard's frames, (T, 2) of layout.RECORD: a view of the mapped file."""

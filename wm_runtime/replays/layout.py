@@ -12,7 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from wm_runtime.replays.game import COLUMNS, Game, GameInfo
-from wm_runtime.schema import CONTROLS, FIELDS, FIRST_FRAME, PLAYERS, RECORDED, Control, Field
+from wm_runtime.schema import (
+    CONTROLS,
+    FIELDS,
+    FIRST_FRAME,
+    FLOAT_FIELDS,
+    INT_FIELDS,
+    PLAYERS,
+    RECORDED,
+    Control,
+    Field,
+    State,
+)
 
 
 def _groups() -> dict[str, tuple[Field | Control, ...]]:
@@ -93,6 +104,24 @@ def put(records: np.ndarray, name: str, values: np.ndarray) -> None:
 def unpack(records: np.ndarray, names: Iterable[str] = tuple(COLUMNS)) -> dict[str, np.ndarray]:
     """Records (..., 2) → columns (..., 2) of the types in COLUMNS."""
     return {name: _decode(records, name) for name in names}
+
+
+def unpack_state(records: np.ndarray, frame: np.ndarray, stage: np.ndarray) -> State:
+    """Records (T, 2), frame numbers and stage ids (T,) → State of T matches."""
+    state = State.zeros(len(records))
+    for name in (*FLOAT_FIELDS, *INT_FIELDS):
+        state[name] = _decode(records, name)
+    state["frame"], state["stage"] = frame, stage
+    return state
+
+
+def unpack_controllers(records: np.ndarray) -> np.ndarray:
+    """Records (T, 2) → controllers (T, 2, 13) float32."""
+    out = np.empty((*records.shape, len(CONTROLS)), np.float32)
+    buttons = _decode(records, "buttons")
+    for i, control in enumerate(CONTROLS):
+        out[..., i] = (buttons & control.bit) != 0 if control.bit else _decode(records, control.name)
+    return out
 
 
 def _encode(row: Field | Control, group: str, column: np.ndarray) -> np.ndarray:

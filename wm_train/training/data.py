@@ -59,17 +59,30 @@ class Windows:
 
     def read(self, index: np.ndarray) -> Batch:
         """Windows number `index` (B,)."""
-        which = np.searchsorted(self._ends, index, side="right")
-        start = index - (self._ends[which] - self._counts[which]) + self._first_start
-        state, controllers = self.dataset.windows(self.games[which], start, self.length)
+        state, controllers = self.dataset.windows(*self._places(index), self.length)
         arrays = (state.floats, state.ints, state.match, controllers)
         return Batch(*(torch.from_numpy(a).unflatten(0, (len(index), self.length)) for a in arrays))
+
+    def announce(self, index: np.ndarray) -> None:
+        """Has the system fetch windows that will be read soon."""
+        self.dataset.announce(*self._places(index), self.length)
+
+    def _places(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(games, first rows) of windows number `index`."""
+        which = np.searchsorted(self._ends, index, side="right")
+        return self.games[which], index - (self._ends[which] - self._counts[which]) + self._first_start
 
     def epoch(self, batch_size: int, frames: int | None, rng: np.random.Generator) -> Iterator[Batch]:
         """Batches in random order without replacement, `frames` windows in all (default: each once)."""
         total = min(frames or len(self), len(self))
         order = rng.permutation(len(self))[:total]
-        yield from prefetch(self.read(order[i : i + batch_size]) for i in range(0, total, batch_size))
+        yield from prefetch(self._read_ahead([order[i : i + batch_size] for i in range(0, total, batch_size)]))
+
+    def _read_ahead(self, indices: list[np.ndarray]) -> Iterator[Batch]:
+        for index, following in zip(indices, [*indices[1:], None], strict=True):
+            if following is not None:
+                self.announce(following)
+            yield self.read(index)
 
 
 def prefetch(batches: Iterator[Batch], depth: int = 4) -> Iterator[Batch]:
