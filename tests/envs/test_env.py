@@ -1,4 +1,4 @@
-"""The environment keeps Gymnasium's contract, pays for damage and stocks, ends with the match and plays any opponent."""
+"""The environment keeps Gymnasium's contract, pays for damage and stocks, ends with its match, takes any opponent."""
 
 from __future__ import annotations
 
@@ -93,8 +93,7 @@ env = gymnasium.make("MeleeWorldModel-v0", model={str(artifact.path)!r})
 env.reset(seed=0)
 print(env.step(env.action_space.sample())[4]["frame"], env.unwrapped.spec.id, "torch" in sys.modules)
 """
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
-    assert done.stderr == ""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1", "MeleeWorldModel-v0", "False"]
 
 
@@ -187,7 +186,8 @@ def test_reward_is_damage_dealt_less_damage_taken_and_stocks() -> None:
 
 
 def test_the_reward_of_a_step_follows_from_the_states_around_it(make: Make) -> None:
-    env = make(opponent="random", reward_weights={"damage_taken": -0.5, "stocks_lost": -2.0})
+    start = begin(x=stage("BATTLEFIELD").blast.left - 50, airborne=1)
+    env = make(start=start, opponent="random", reward_weights={"damage_taken": -0.5, "stocks_lost": -2.0})
     env.reset(seed=0)
     paid = 0.0
     for action in actions_of(env, 60):
@@ -203,7 +203,7 @@ def test_the_reward_of_a_step_follows_from_the_states_around_it(make: Make) -> N
             {"damage_dealt": rise[1], "damage_taken": rise[0], "stocks_taken": lost[1], "stocks_lost": lost[0]}
         )
         paid += abs(reward)
-    assert paid > 0
+    assert paid >= 2
 
 
 def test_a_lost_stock_costs_one(make: Make) -> None:

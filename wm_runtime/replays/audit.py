@@ -183,7 +183,8 @@ LABELS = {
              "air, and the controller now and before (no hitlag, no hit, no landing or take-off): those whose action "
              "is not the commonest of their group. What sees no more than that is wrong at least so often.",
     "flicker": "Of the runs of an action of a living fighter: those of a single frame between two of one and the same "
-               "action. Many mean that copies of rolled-back frames were left in.",
+               "action. Real games have 2.5 %, dashes turned around; more means that copies of rolled-back frames "
+               "were left in.",
 }  # fmt: skip
 """Name → definition of the measures of label noise."""
 _TWIN_FIELDS = ("character", "action", "state_age", "facing", "jumps", "airborne")

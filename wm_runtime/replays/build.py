@@ -146,12 +146,10 @@ Read = tuple[StoredGame, str] | LeftOut
 def read_input(options: BuildOptions, item: Input) -> Read:
     """What a worker does with an input: read, check, pack. Never raises but for what the system runs out of."""
     try:
-        if item.error:
-            raise LeftOut("unreadable", item.error)
-        if item.path is not None and item.codec is None:
-            game = read_stored(item.path, item.name, options.read)
+        if item.path is not None and item.codec is None and not item.error:
+            game = read_stored(Path(item.path), item.name, options.read)
         else:
-            game = read_bytes(_bytes(item), item.name, options.read)
+            game = read_bytes(item.read(), item.name, options.read)
         _check_asked_for(game.info, options)
         return game, content_key(game)
     except LeftOut as reason:
@@ -160,13 +158,6 @@ def read_input(options: BuildOptions, item: Input) -> Read:
         return LeftOut("unreadable", "takes more memory than a replay can need")
     except Exception as error:  # whatever a malformed file brings about costs that file only
         return LeftOut("unreadable", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
-
-
-def _bytes(item: Input) -> bytes:
-    try:
-        return item.read()
-    except Exception as error:  # decompressors raise types of their own
-        raise LeftOut("unreadable", " ".join(str(error).split())[:200] or type(error).__name__) from None
 
 
 def _check_asked_for(info: GameInfo, options: BuildOptions) -> None:
