@@ -26,10 +26,11 @@ def replays(
     if json:
         print(json_.dumps(found, indent=1))
         return
-    print(f"parsing alone (peppi_py.read_slippi)  {found['parsing_files_per_second']:8.1f} files/s, {workers} processes")
-    print(f"mwm replays build                     {found['building_files_per_second']:8.1f} files/s, as many workers")
-    print(f"ratio                                 {found['ratio']:8.2f}")
-    print(f"peak memory of the build              {found['peak_memory_bytes'] / 2**20:8.0f} MiB")
+    print(f"with {workers} processes:")
+    print(f"peppi_py.read_slippi alone  {found['parsing_files_per_second']:8.1f} files/s")
+    print(f"mwm replays build           {found['building_files_per_second']:8.1f} files/s")
+    print(f"ratio                       {found['ratio']:8.2f}")
+    print(f"peak memory of the build    {found['peak_memory_bytes'] / 2**20:8.0f} MiB")
     batch = f"batches of {WINDOWS} windows of {LENGTH} frames"
     print(f"{batch}, cold {found['cold_batches_per_second']:.0f}/s, warm {found['warm_batches_per_second']:.0f}/s")
     print(f"open a dataset {found['open_us']:.0f} µs, one window {found['window_us']:.1f} µs")

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from wm_runtime.errors import UserError
+
 FRAMES = 600
 HOLD = 10
 """Frames for which the agent holds a random action."""
@@ -31,7 +33,10 @@ def demo(
     simulator = env.unwrapped.simulator  # type: ignore[attr-defined]
     env.reset(seed=seed)
     env.action_space.seed(seed)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be made ({error.strerror}); name another folder with --out") from None
     pictures, seconds, damage = [env.render()], 0.0, [0.0, 0.0]
     header = match_message(simulator.state, 0, {"model": simulator.artifact.name, "players": "random", "seed": seed})
     with RecordingWriter(out / "match.mwr", header) as recording:

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from wm_runtime.errors import UserError
+
 app = typer.Typer(help="The models that ship, and any artifact.", no_args_is_help=True)
 
 
@@ -19,6 +21,8 @@ def export(
     from wm_train.export import export as run
     from wm_train.training.checkpoint import load_checkpoint
 
+    if not out.parent.is_dir():
+        raise UserError(f"{out}: its folder does not exist; make it or name another place")
     model, manifest = load_checkpoint(checkpoint)
     run(model, manifest, out)
     print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")

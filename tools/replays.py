@@ -11,12 +11,14 @@ import typer
 
 from wm_runtime.errors import UserError
 from wm_tools.fetch import fetch
+from wm_tools.replays_split import split
 
 if TYPE_CHECKING:
     from wm_runtime.replays.build import BuildReport
 
 app = typer.Typer(help="Replays into datasets, and what is in them.", no_args_is_help=True)
 app.command()(fetch)
+app.command()(split)
 
 
 @app.command()

@@ -39,7 +39,7 @@ class TrainingConfig(_Strict):
     warmup_steps: int = Field(default=200, ge=0)
     gradient_clip: float = Field(default=1.0, gt=0)
     holdout: float = Field(default=0.02, gt=0, lt=0.5)
-    """Share of the dataset's games, by MD5, that choose `best.pt` and are not trained on."""
+    """Share of the dataset's games, by content, that choose `best.pt` and are not trained on."""
     max_games: int | None = Field(default=None, ge=2)
     seed: int = 0
 

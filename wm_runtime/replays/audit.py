@@ -118,6 +118,7 @@ def _family(columns: Columns, *families: str) -> np.ndarray:
     return np.isin(columns["action"], [action for family in families for action in FAMILIES[family]])
 
 
+HELD = ("grabbed", "thrown", "captured")
 S = Situation
 SITUATIONS: tuple[Situation, ...] = (
     S("dying", "action states 0 to 10", lambda before, now, hit: _family(now, "dead")),
@@ -138,7 +139,6 @@ SITUATIONS: tuple[Situation, ...] = (
     S("grounded", "on the ground on both", lambda before, now, hit: now["airborne"] == 0),
     S("airborne", "in the air on both", lambda before, now, hit: now["airborne"] == 1),
 )  # fmt: skip
-HELD = ("grabbed", "thrown", "captured")
 _STEP_READS = {"x", "y", "action", "airborne", "hitlag", "percent", *VELOCITIES}
 
 
@@ -195,7 +195,7 @@ class _Labels:
     """What makes the next action hard to tell, whatever looks at it."""
 
     def __init__(self, frames: int) -> None:
-        self._counts = {name: np.zeros(2, np.int64) for name in LABELS}
+        self._counts = dict.fromkeys(LABELS, (0, 0))
         self._part = np.uint64(max(1, 2 * frames // TWIN_FRAMES))
         self._keys: list[np.ndarray] = []
         self._next: list[np.ndarray] = []
@@ -217,12 +217,13 @@ class _Labels:
         self._next.append(action[1:][kept].astype(np.uint16))
 
     def _count(self, name: str, count: np.ndarray, of: np.ndarray) -> None:
-        self._counts[name] += (int(count.sum()), int(of.sum()))
+        counted, total = self._counts[name]
+        self._counts[name] = counted + int(count.sum()), total + int(of.sum())
 
     def rows(self) -> list[dict[str, Any]]:
-        self._counts["twins"][:] = _disagreeing(self._keys, self._next)
+        self._counts["twins"] = _disagreeing(self._keys, self._next)
         return [
-            {"name": name, "definition": text, "frames": int(of), "count": int(count), "rate": _share(count, of)}
+            {"name": name, "definition": text, "frames": of, "count": count, "rate": _share(count, of)}
             for (name, text), (count, of) in zip(LABELS.items(), self._counts.values(), strict=True)
         ]
 
@@ -260,4 +261,4 @@ def _disagreeing(keys: list[np.ndarray], actions: list[np.ndarray]) -> tuple[int
 
 
 def _share(count: int, of: int) -> float | None:
-    return float(count) / float(of) if of else None
+    return count / of if of else None

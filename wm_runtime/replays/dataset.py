@@ -100,15 +100,19 @@ class Dataset:
         """(G,) number of the shard that holds each game."""
         return self._shard
 
+    def column(self, name: str) -> list:
+        """A column of the index, one value a game."""
+        return self._index.column(name).to_pylist()
+
     @property
     def md5(self) -> list[str]:
         """MD5 of every game's file."""
-        return self._index.column("md5").to_pylist()
+        return self.column("md5")
 
     @property
     def content(self) -> list[str]:
         """What identifies every game's content (see build.content_key)."""
-        return self._index.column("content").to_pylist()
+        return self.column("content")
 
     def record(self, game: int) -> dict:
         """Everything the index says of a game."""

@@ -142,8 +142,8 @@ def frame_view(data: Dataset, game: int, frame: int) -> dict[str, Any]:
     """Everything of one frame, ready for JSON. Raises UserError for a frame that the game does not have.
 
     `players`: for each, {"name", "character", "fields", "controls"}; fields and controls are name → {"value",
-    "before"}, `before` being that of the frame before (None on the first), with a "name" where the number stands for something.
-    `items`: a row for each, as in schema.ITEM_FIELDS. What is not finite is text.
+    "before"}, the latter that of the frame before (None on the first), with a "name" where the number stands for
+    something. `items`: a row for each, as in schema.ITEM_FIELDS. What is not finite is text.
     """
     row = data.record(game)
     at, last = frame - row["first_frame"], row["first_frame"] + row["frames"] - 1
@@ -244,7 +244,7 @@ def _cells(place: Stage) -> tuple[int, int]:
 
 
 def draw(data: Dataset, found: Mapping[str, Any], path: str | Path, on_game: OnGame | None = None) -> None:
-    """Draws `found` (of `describe`) and the distributions of frames as a picture. Raises UserError without matplotlib."""
+    """Draws `found` (of `describe`) and how frames are distributed. Raises UserError without matplotlib."""
     try:
         import matplotlib
     except ImportError:
@@ -253,11 +253,11 @@ def draw(data: Dataset, found: Mapping[str, Any], path: str | Path, on_game: OnG
     from matplotlib import pyplot
 
     seen = _Seen(data, on_game)
-    style = {"font.size": 9, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
-             "axes.edgecolor": "#b9b7b0", "axes.facecolor": PAPER, "figure.facecolor": PAPER,
-             "axes.titleweight": "bold", "axes.titlesize": 10, "axes.titlelocation": "left"}  # fmt: skip
+    style: Any = {"font.size": 9, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
+                  "axes.edgecolor": "#b9b7b0", "axes.facecolor": PAPER, "figure.facecolor": PAPER,
+                  "axes.titleweight": "bold", "axes.titlesize": 10, "axes.titlelocation": "left"}  # fmt: skip
     with pyplot.rc_context(style):
-        figure = pyplot.figure(figsize=(17, 11))
+        figure: Any = pyplot.figure(figsize=(17, 11))
         left, right = figure.add_gridspec(1, 2, width_ratios=(1, 2.1), left=0.085, right=0.985, top=0.9, bottom=0.055,
                                           wspace=0.13)  # fmt: skip
         upper, lower = left.subgridspec(2, 1, height_ratios=(1, 1), hspace=0.3)
@@ -311,7 +311,7 @@ def _draw_families(axes: Any, seen: _Seen) -> None:
 
 def _draw_lengths(axes: Any, frames: np.ndarray) -> None:
     minutes = frames / 3600
-    axes.hist(minutes, bins=np.linspace(0, max(8.0, float(minutes.max(initial=0))), 49), color=ACCENT)
+    axes.hist(minutes, bins=np.linspace(0, 1.02 * float(minutes.max(initial=0.1)), 49), color=ACCENT)
     if len(minutes):
         middle = float(np.median(minutes))
         axes.axvline(middle, color=INK, lw=1)
@@ -321,7 +321,7 @@ def _draw_lengths(axes: Any, frames: np.ndarray) -> None:
 
 
 def _draw_percents(axes: Any, percent: np.ndarray) -> None:
-    axes.hist(percent, bins=np.linspace(0, max(250.0, float(percent.max(initial=0))), 51), color="#c4574c")
+    axes.hist(percent, bins=np.linspace(0, 1.02 * float(percent.max(initial=1)), 51), color="#c4574c")
     if len(percent):
         middle = float(np.median(percent))
         axes.axvline(middle, color=INK, lw=1)
@@ -338,7 +338,7 @@ def _draw_stage(axes: Any, place: Stage, cells: np.ndarray, games: int) -> None:
     if cells.any():
         extent = (blast.left, blast.left + CELL * cells.shape[1], blast.bottom, blast.bottom + CELL * cells.shape[0])
         axes.imshow(np.ma.masked_equal(cells, 0), extent=extent, origin="lower", cmap="inferno", aspect="auto",
-                    norm=LogNorm(1, max(2, cells.max())), interpolation="nearest")  # fmt: skip
+                    norm=LogNorm(0.4, max(2, cells.max())), interpolation="nearest")  # fmt: skip
     for surface in place.surfaces:
         line = surface.at(0)
         axes.plot((line.x_left, line.x_right), (line.y_left, line.y_right), color="w", lw=1.3, alpha=0.9,

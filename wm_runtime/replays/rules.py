@@ -273,7 +273,7 @@ def _knockback_from_hits(columns: Columns, stage: Stage) -> tuple[np.ndarray, np
 
 
 def velocity_step(columns: Columns) -> tuple[np.ndarray, np.ndarray]:
-    """(dx, dy), (T - 1, ..., 2) each, of frames 1 to T - 1: own velocity, in the air or on the ground, plus knockback."""
+    """(dx, dy), (T - 1, ..., 2) each, of frames 1 to T - 1: own velocity, of air or ground, plus knockback."""
     now = {name: columns[name][1:].astype(np.float64) for name in ("self_x_air", "self_x_ground", "self_y")}
     own = np.where(columns["airborne"][1:] == 1, now["self_x_air"], now["self_x_ground"])
     return own + columns["knockback_x"][1:], now["self_y"] + columns["knockback_y"][1:]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wm_runtime.errors import UserError
 from wm_runtime.replays.dataset import Dataset
+from wm_runtime.replays.split import split
 from wm_runtime.schema import FIRST_FRAME
 
 
@@ -30,14 +31,16 @@ class Batch:
 
 
 def split_games(dataset: Dataset, holdout: float, max_games: int | None) -> tuple[list[int], list[int]]:
-    """(train, held out) game numbers; a game's side depends on its MD5 alone and stays as games are added."""
-    chosen = range(len(dataset) if max_games is None else min(max_games, len(dataset)))
-    held = [g for g in chosen if int(dataset.md5[g][:8], 16) < holdout * 2**32]
-    train = [g for g in chosen if g not in set(held)]
+    """(train, held out) game numbers among the first `max_games`, by content; at least one is held out.
+
+    Raises UserError for a dataset that is too small.
+    """
+    first = len(dataset) if max_games is None else min(max_games, len(dataset))
+    train, held = ([int(g) for g in games if g < first] for games in split(dataset, holdout))
     if not held and len(train) > 1:
         held = [train.pop()]
     if not train or not held:
-        raise UserError(f"{dataset.path}: {len(chosen)} games are too few to train on; build a dataset of more")
+        raise UserError(f"{dataset.path}: {first} games are too few to train on; build a dataset of more")
     return train, held
 
 
