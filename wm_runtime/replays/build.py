@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -12,19 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from filelock import FileLock, Timeout
 
 from wm_runtime.errors import UserError
-from wm_runtime.replays.dataset import DatasetWriter, write_text
+from wm_runtime.replays.dataset import DatasetWriter, content_key, write_text
 from wm_runtime.replays.game import GameInfo
-from wm_runtime.replays.layout import StoredGame, unpack
+from wm_runtime.replays.layout import StoredGame
 from wm_runtime.replays.pool import Crash, OrderedPool
 from wm_runtime.replays.slp import MIN_VERSION, REASONS, LeftOut, ReadOptions, read_bytes, read_stored
 from wm_runtime.replays.sources import Input, open_inputs
 
-CONTENT_ROWS = 600
-"""First frames of a game that identify it, together with its random seed."""
 TIME_LIMIT = 60.0
 """Seconds after which a file that is still being read is given up."""
 
@@ -125,18 +121,6 @@ def build(
             raise UserError(_nothing_taken(report))
     write_text(out / "build_report.json", json.dumps(report.to_json(), indent=1))
     return report
-
-
-def content_key(game: StoredGame) -> str:
-    """Twenty hex digits that two files of the same match share: a hash of setting, random seed and what happened first.
-
-    Both players of a netplay match save its frames alike, but for the last ones and the metadata.
-    """
-    digest = hashlib.blake2b(digest_size=10)
-    digest.update(repr((game.info.stage, game.info.characters, game.info.random_seed)).encode())
-    for column in unpack(game.records[:CONTENT_ROWS], ("x", "y", "main_x", "main_y", "buttons")).values():
-        digest.update(np.ascontiguousarray(column).tobytes())
-    return digest.hexdigest()
 
 
 Read = tuple[StoredGame, str] | LeftOut

@@ -420,7 +420,7 @@ class _Reader:
 
 
 def _compress(values: np.ndarray) -> bytes:
-    return lzma.compress(values, lzma.FORMAT_RAW, filters=_filters(values.itemsize)) if len(values) else b""
+    return lzma.compress(values.tobytes(), lzma.FORMAT_RAW, filters=_filters(values.itemsize)) if len(values) else b""
 
 
 def _filters(width: int) -> list[dict]:

@@ -69,6 +69,10 @@ INDEX_SECONDS = 5.0
 """A writer lists its finished shards no more often than this: the index of a large dataset takes a while to write."""
 
 
+CONTENT_ROWS = 600
+"""First frames of a game that identify it, together with its random seed."""
+
+
 class Dataset:
     """A dataset opened for reading. Games are numbered 0 … len − 1 in the order in which they were added.
 
@@ -111,7 +115,7 @@ class Dataset:
 
     @property
     def content(self) -> list[str]:
-        """What identifies every game's content (see build.content_key)."""
+        """What identifies every game's content (content_key)."""
         return self.column("content")
 
     def record(self, game: int) -> dict:
@@ -166,9 +170,9 @@ class Dataset:
             shard.announce(rows, length)
         for shard, chosen, rows in parts:
             records[chosen] = shard.records[rows[:, None] + steps]
-        records = records.reshape(-1, PLAYERS)
+        flat = records.reshape(-1, PLAYERS)
         frame = ((self._first_frame[game] + start)[:, None] + steps).reshape(-1)
-        return unpack_state(records, frame, np.repeat(self.stage[game], length)), unpack_controllers(records)
+        return unpack_state(flat, frame, np.repeat(self.stage[game], length)), unpack_controllers(flat)
 
     def announce(self, game: np.ndarray, start: np.ndarray, length: int) -> None:
         """Tells the system which windows will be read next, so that it fetches them meanwhile."""
@@ -249,9 +253,10 @@ class DatasetWriter:
             self.list_games()
 
     def add(self, game: Game | StoredGame, content: str = "") -> None:
-        """Adds a game; `content` is what identifies it (build.content_key). Raises ValueError for values that cannot be
+        """Adds a game; `content` is its content_key, if that is known. Raises ValueError for values that cannot be
         stored."""
-        self._games.append((game if isinstance(game, StoredGame) else StoredGame.of(game), content))
+        stored = game if isinstance(game, StoredGame) else StoredGame.of(game)
+        self._games.append((stored, content or content_key(stored)))
         self._pending += len(game)
         if self._pending >= self.shard_frames:
             self.flush()
@@ -307,6 +312,18 @@ def frame_batch(records: np.ndarray) -> pa.RecordBatch:
     column = pa.Array.from_buffers(kind, len(records), [None, pa.py_buffer(np.ascontiguousarray(records))])
     described = {"player": json.dumps([[g, GROUP_DTYPES[g].str, [row.name for row in GROUPS[g]]] for g in GROUPS])}
     return pa.record_batch([column], schema=pa.schema([pa.field("frame", kind, nullable=False, metadata=described)]))
+
+
+def content_key(game: StoredGame) -> str:
+    """Twenty hex digits that two files of the same match share: a hash of setting, random seed and what happened first.
+
+    Both players of a netplay match save its frames alike, but for the last ones and the metadata.
+    """
+    digest = hashlib.blake2b(digest_size=10)
+    digest.update(repr((game.info.stage, game.info.characters, game.info.random_seed)).encode())
+    for column in unpack(game.records[:CONTENT_ROWS], ("x", "y", "main_x", "main_y", "buttons")).values():
+        digest.update(np.ascontiguousarray(column).tobytes())
+    return digest.hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

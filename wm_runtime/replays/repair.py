@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import struct
 
+from wm_runtime.schema import FIRST_FRAME
+
 RAW_HEAD = b"{U\x03raw[$U#l"
 _RAW = len(RAW_HEAD) + 4
 """Offset of the first event."""
-PAYLOADS, GAME_START, BOOKEND, GAME_END = 0x35, 0x36, 0x3C, 0x39
+PAYLOADS, GAME_START, BOOKEND = 0x35, 0x36, 0x3C
+OF_A_FRAME = frozenset((0x37, 0x38, 0x3A, 0x3B, BOOKEND, 0x3F, 0x40, 0x41))
+"""Events that begin with the number of their frame: pre, post, frame start, item, bookend, and three of stages."""
 VELOCITIES = (3, 5)
 """Version since which a post-frame event has all that it has in 3.7."""
 BOOKEND_FINALIZED = (3, 7)
@@ -24,23 +28,30 @@ class NotRepairable(ValueError):
 
 
 def is_cut(data: bytes) -> bool:
-    """Whether the recorder was stopped before it could write the length of the events, or bytes are missing."""
+    """Whether the recorder was stopped before it could write the length of the events, or bytes are missing behind it.
+
+    Of a file that peppi-py cannot read: braces in players' names may mislead."""
     if not data.startswith(RAW_HEAD) or len(data) < _RAW:
         return False
     (length,) = struct.unpack_from(">i", data, len(RAW_HEAD))
-    return length == 0 or _RAW + length > len(data)
+    end = _RAW + length
+    return length == 0 or end > len(data) or data.count(b"}", end) <= data.count(b"{", end)
 
 
 def salvage(data: bytes) -> bytes:
-    """A cut replay → one that ends after its last whole frame, without game end. Raises NotRepairable."""
-    events = _events(data)
-    whole = 0
-    for command, _, end in events:
+    """A cut replay → one that ends after its last whole frame, without game end. Raises NotRepairable.
+
+    Frames that a rollback would have sent again are no whole frames: their values are guesses.
+    """
+    events, whole, last = [], 0, FIRST_FRAME - 1
+    for command, start, end in _events(data):
+        events.append((command, start, end))
         if command == BOOKEND:
-            whole = end
-    if not whole:
+            whole, last = len(events), max(last, _last_final(data, start, end))
+    if last < FIRST_FRAME:
         raise NotRepairable("no whole frame")
-    return _assemble(data[_RAW:whole], b"")
+    kept = (data[a:b] for command, a, b in events[:whole] if command not in OF_A_FRAME or _frame(data, a, b) <= last)
+    return _assemble(b"".join(kept), b"")
 
 
 def lengthen_bookends(data: bytes) -> bytes:
@@ -56,6 +67,8 @@ def lengthen_bookends(data: bytes) -> bytes:
             sizes_at = {event[i]: i for i in range(2, len(event), 3)}
             struct.pack_into(">H", event, sizes_at[BOOKEND] + 1, 8)
             (start_size,) = struct.unpack_from(">H", event, sizes_at[GAME_START] + 1)
+            if start_size + len(SCENE) > 0xFFFF:
+                raise NotRepairable("its game start is too long")
             struct.pack_into(">H", event, sizes_at[GAME_START] + 1, start_size + len(SCENE))
         elif command == GAME_START:
             event[1:4] = bytes((*BOOKEND_FINALIZED, 0))
@@ -72,12 +85,24 @@ def lengthen_bookends(data: bytes) -> bytes:
 def version_of(data: bytes) -> tuple[int, int, int] | None:
     """The format version in the game start event; None where there is none."""
     try:
-        for command, start, _ in _events(data):
-            if command == GAME_START:
+        for command, start, end in _events(data):
+            if command == GAME_START and end - start > 3:
                 return (data[start + 1], data[start + 2], data[start + 3])
     except NotRepairable:
         pass
     return None
+
+
+def _last_final(data: bytes, start: int, end: int) -> int:
+    """Number of the last frame that will not be sent again, as a bookend says; where it does not, that of its frame."""
+    return struct.unpack_from(">i", data, start + 5)[0] if end - start >= 9 else _frame(data, start, end)
+
+
+def _frame(data: bytes, start: int, end: int) -> int:
+    """Number of the frame that an event is of. Raises NotRepairable."""
+    if end - start < 5:
+        raise NotRepairable("has an event without a frame number")
+    return struct.unpack_from(">i", data, start + 1)[0]
 
 
 def _events(data: bytes):

@@ -83,15 +83,12 @@ def read_stored(path: Path, source: str, options: ReadOptions | None = None) -> 
 def read_bytes(data: bytes, source: str, options: ReadOptions | None = None, path: Path | None = None) -> StoredGame:
     """The same from a replay's bytes; `path` is a file that holds them, if there is one. Raises LeftOut."""
     options = options or ReadOptions()
-    md5 = hashlib.md5(data).hexdigest()
-    cut = False
+    md5, cut = hashlib.md5(data).hexdigest(), False
     try:
         replay = _parse(path) if path else _parse_bytes(data)
     except LeftOut as failed:
-        if is_cut(data):
-            replay, cut = _cut(data, options), True
-        else:
-            replay = _old_bookends(data, failed, options)
+        cut = is_cut(data)
+        replay = _cut(data, options) if cut else _old_bookends(data, failed, options)
     game = _game(replay, source, options)
     game.info.md5, game.info.cut = md5, cut
     return game
@@ -101,9 +98,13 @@ def _cut(data: bytes, options: ReadOptions) -> Any:
     if not options.salvage:
         raise LeftOut("unreadable", "cut: the recording broke off; --salvage takes its whole frames")
     try:
-        return _parse_bytes(salvage(data))
+        whole = salvage(data)
     except NotRepairable as why:
         raise LeftOut("unreadable", f"cut, and {why}") from None
+    try:
+        return _parse_bytes(whole)
+    except LeftOut as failed:
+        return _old_bookends(whole, failed, options)
 
 
 def _old_bookends(data: bytes, failed: LeftOut, options: ReadOptions) -> Any:

@@ -39,6 +39,8 @@ def split_games(dataset: Dataset, holdout: float, max_games: int | None) -> tupl
     train, held = ([int(g) for g in games if g < first] for games in split(dataset, holdout))
     if not held and len(train) > 1:
         held = [train.pop()]
+    elif not train and len(held) > 1:
+        train = [held.pop()]
     if not train or not held:
         raise UserError(f"{dataset.path}: {first} games are too few to train on; build a dataset of more")
     return train, held
