@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wm_runtime.errors import UserError
+from wm_tools.archive import archive, restore
 from wm_tools.fetch import fetch
+from wm_tools.replays_look import audit, import_legacy, info, show
 from wm_tools.replays_split import split
 
 if TYPE_CHECKING:
     from wm_runtime.replays.build import BuildReport
 
 app = typer.Typer(help="Replays into datasets, and what is in them.", no_args_is_help=True)
-app.command()(fetch)
-app.command()(split)
 
 
 @app.command()
@@ -87,32 +87,5 @@ def _version(text: str) -> tuple[int, ...]:
         raise UserError(f"--min-version {text}: give a version such as 3.12.0") from None
 
 
-@app.command()
-def info(
-    dataset: Annotated[Path, typer.Argument(help="Dataset folder.")],
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Say what a dataset holds: games, frames, characters, stages, versions."""
-    import json as json_
-
-    from wm_runtime.facts import character, stage
-    from wm_runtime.replays.dataset import Dataset, data_fingerprint
-
-    data = Dataset(dataset)
-    fighters = Counter(character(int(c)).name for pair in data.characters for c in pair)
-    stages = Counter(stage(int(s)).name for s in data.stage)
-    versions = Counter(".".join(map(str, data.record(i)["version"])) for i in range(len(data)))
-    found = {
-        "games": len(data),
-        "frames": int(data.frames.sum()),
-        "fingerprint": data_fingerprint(data.md5),
-        "characters": dict(fighters.most_common()),
-        "stages": dict(stages.most_common()),
-        "versions": dict(sorted(versions.items())),
-    }
-    if json:
-        print(json_.dumps(found, indent=1))
-        return
-    for name, value in found.items():
-        text = ", ".join(f"{k} {n}" for k, n in value.items()) if isinstance(value, dict) else value
-        print(f"{name:12s} {text:,}" if isinstance(value, int) else f"{name:12s} {text}")
+for command in (info, show, audit, split, fetch, archive, restore, import_legacy):
+    app.command()(command)

@@ -143,10 +143,11 @@ def print_info(dataset: Path, found: dict[str, Any]) -> None:
 
 
 def print_frame(view: dict[str, Any]) -> None:
-    """The result of `frame_view` as text; `<` marks what changed, with what it was."""
+    """The result of `frame_view` as text."""
     one, two = view["players"]
     print(f"game {view['game']}  {view['md5']}  {view['source']}")
     print(f"{view['stage']}, frame {view['frame']} of {view['last_frame']} ({_clock(max(view['frame'], 0), 100)})")
+    print("where a value changed, `<` says what it was on the frame before")
     if view["derived"]:
         print(textwrap.fill("filled in: " + ", ".join(view["derived"]), 118))
     heads = [f"{p['character']} {p['name']}".strip() for p in (one, two)]

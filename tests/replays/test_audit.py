@@ -297,6 +297,13 @@ def test_rules_are_not_asked_of_columns_that_were_filled_in(broken):
     assert rows["hit_has_hitlag"]["broken"] == 0
 
 
+def test_games_of_hardly_any_frames_can_be_audited(tmp_path):
+    with DatasetWriter(tmp_path) as writer:
+        for frames in (1, 2, 3):
+            writer.add(Game(GameInfo(32, (MARIO, FALCO), md5=f"{frames}" * 32), standing(frames)))
+    assert audit(Dataset(tmp_path))["rules"][0]["checked"] == 2 * (0 + 1 + 2)
+
+
 def test_some_games_only(broken):
     assert audit(broken, games=2)["games"] == 2
     assert audit(broken, games=99)["games"] == 3

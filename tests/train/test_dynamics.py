@@ -24,7 +24,7 @@ from wm_train.export import zero_carry
 from wm_train.models.frame_stack_mlp import FrameStackMLP
 from wm_train.models.heads import HEAD, HEADS
 
-DEAD_DOWN, DEAD_LEFT, DEAD_RIGHT, DEAD_UP = 0, 1, 2, 4
+DEAD_DOWN, DEAD_LEFT, DEAD_RIGHT, DEAD_UP, DEAD_FLY, DEAD_SPLAT = 0, 1, 2, 4, 6, 7
 LAST_DEAD, REBIRTH, REBIRTH_WAIT, WAIT, FALL = 10, 12, 13, 14, 29
 Step = tuple[State, dict[str, np.ndarray]]
 every_stage = pytest.mark.parametrize("where", STAGES, ids=lambda s: s.name)
@@ -136,7 +136,7 @@ def thrown_out(where: Stage, side: str) -> State:
     outwards = 1 if side in ("right", "top") else -1
     axis, own = ("x", "self_x_air") if side in ("left", "right") else ("y", "self_y")
     other = {"y": 30} if axis == "x" else {"x": 0}
-    knocked = {"knockback_y": 1.0} if side == "top" else {own: 3.0 * outwards}
+    knocked = {"knockback_y": 2.6} if side == "top" else {own: 3.0 * outwards}
     return match(where, percent=88, **{axis: edge - 0.5 * outwards}, **other, **knocked)
 
 
@@ -155,8 +155,10 @@ def test_past_a_blast_line_a_fighter_dies_is_reborn_and_comes_down(side: str, de
     assert (action[dead] == death).all()
     assert (action[reborn] == REBIRTH).all()
     assert (action[waiting] == REBIRTH_WAIT).all()
-    assert track(steps, "stocks") == [3] * len(steps)
-    assert [aux["stock_lost"][0].tolist() for _, aux in steps[:2]] == [[True, False], [False, False]]
+    stock_goes = 131 if side == "top" else 0  # a star K.O. takes it on its 132nd frame
+    assert track(steps, "stocks") == [4] * stock_goes + [3] * (len(steps) - stock_goes)
+    assert [t for t, (_, aux) in enumerate(steps) if aux["stock_lost"].any()] == [stock_goes]
+    assert steps[stock_goes][1]["stock_lost"][0].tolist() == [True, False]
     assert track(steps, "percent") == [88] * lasts + [0] * (len(steps) - lasts)
 
     assert np.ptp(x[dead]) == np.ptp(y[dead]) == 0
@@ -179,12 +181,24 @@ def test_the_reborn_face_the_middle(player: int, where: Stage) -> None:
     assert after["facing"][0, player] == (1 if after["x"][0, player] < 0 else -1)
 
 
+def test_the_blow_that_leads_out_of_the_stage_is_not_counted() -> None:
+    assert track(play(saying(percent=10), thrown_out(stage("DREAMLAND"), "right"), 3), "percent") == [88, 88, 88]
+
+
 def test_above_the_top_line_only_the_knocked_die() -> None:
     where = stage("FINAL_DESTINATION")
     before = match(where, y=where.blast.top + 5, self_y=2.0)
-    assert track(play(saying(), before, 3), "stocks") == [4, 4, 4]
-    before["knockback_y"] = 0.5
-    assert track(play(saying(), before, 1), "stocks") == [3]
+    before["knockback_y"] = 2.3  # the most with which anyone was seen to live there is 2.38
+    assert min(track(play(saying(), before, 3), "action")) > LAST_DEAD
+    before["knockback_y"] = 2.5
+    assert track(play(saying(), before, 1), "action") == [DEAD_UP]
+
+
+def test_a_screen_ko_goes_on_to_the_splat_and_takes_the_stock_there() -> None:
+    before = match("BATTLEFIELD", action=DEAD_FLY)
+    action, stocks = (track(play(saying(), before, 51 + 78 + 1), name) for name in ("action", "stocks"))
+    assert action == [DEAD_FLY] * 50 + [DEAD_SPLAT] * 78 + [REBIRTH] + action[129:]
+    assert stocks == [4] * (50 + 43) + [3] * (len(stocks) - 93)
 
 
 def test_who_is_reborn_beside_the_other_takes_the_platform_beside() -> None:
@@ -267,13 +281,16 @@ def over_time(steps: list[Step], name: str) -> tuple[np.ndarray, np.ndarray]:
     return values[:-1], values[1:]
 
 
-def test_stocks_fall_by_one_on_entering_a_death_state_and_at_no_other_time(wild: list[Step]) -> None:
+def test_stocks_fall_by_one_on_entering_a_death_below_or_beside_the_stage_and_later_above_it(wild: list[Step]) -> None:
     before, after = over_time(wild, "stocks")
     was, now = over_time(wild, "action")
-    died = (was > LAST_DEAD) & (now <= LAST_DEAD)
+    died = (was > LAST_DEAD) & (now <= DEAD_RIGHT)
     assert died.sum() > 50
-    assert np.array_equal(before - after, died.astype(np.int32))
-    assert np.array_equal(np.stack([aux["stock_lost"] for _, aux in wild[1:]]), died)
+    fell = before - after
+    assert np.array_equal(fell[now <= DEAD_RIGHT], died[now <= DEAD_RIGHT].astype(np.int32))
+    assert not fell[now > LAST_DEAD].any()
+    assert set(np.unique(fell).tolist()) == {0, 1}
+    assert np.array_equal(np.stack([aux["stock_lost"] for _, aux in wild[1:]]), fell == 1)
 
 
 def test_percent_falls_at_rebirth_alone(wild: list[Step]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from wm_runtime.artifact import Artifact
 from wm_runtime.errors import UserError
 from wm_runtime.replays.dataset import Dataset, DatasetWriter, data_fingerprint
-from wm_runtime.schema import FIRST_FRAME
+from wm_runtime.schema import FIRST_FRAME, State
 from wm_runtime.simulator import Simulator
 from wm_train.evaluate.figures import FIGURES, Case
 from wm_train.evaluate.report import evaluate
@@ -89,6 +89,17 @@ def test_a_window_holds_its_past_and_its_future(true_games: Dataset, window: Win
         for name in ("x", "percent", "action"):
             assert np.array_equal(window.field(name)[i], columns[name])
         assert window.at(HISTORY)["frame"][i] == frames[i]
+
+
+@pytest.mark.parametrize(("row", "counts"), [(HISTORY - 1, False), (HISTORY, True), (HISTORY + HORIZON, True)])
+@pytest.mark.parametrize(("action", "dying"), [(0, True), (13, True), (14, False)])
+def test_a_death_counts_from_the_start_frame_to_the_last(row: int, counts: bool, action: int, dying: bool) -> None:
+    length = HISTORY + 1 + HORIZON
+    truth = State.zeros(2 * length)
+    truth["action"] = 20
+    truth["action"][length + row, 1] = action
+    two = Window(np.zeros(2, int), truth, np.zeros((2, length, 2, 13), np.float32), HISTORY, HORIZON)
+    assert two.no_death().tolist() == [True, not (counts and dying)]
 
 
 def test_games_that_are_too_short_are_a_user_error(dataset: Dataset, tmp_path) -> None:

@@ -56,6 +56,14 @@ def test_the_best_checkpoint_is_that_of_the_lowest_held_out_loss(run: Path, held
     assert manifest["epochs"][-1]["held_out"]["loss"] == best
 
 
+def test_a_worse_epoch_does_not_replace_the_best(dataset: Dataset, experiment: Experiment, tmp_path) -> None:
+    wild = brief(experiment, epochs=4, frames_per_epoch=64, learning_rate=20, warmup_steps=100)
+    found = [row["held_out"]["loss"] for row in train(wild, dataset, tmp_path)["epochs"]]
+    assert min(found) < found[-1]
+    kept = load_checkpoint(tmp_path / "best.pt")[1]["epochs"]
+    assert [row["held_out"]["loss"] for row in kept] == found[: found.index(min(found)) + 1]
+
+
 def test_a_run_leaves_best_final_and_manifest_and_nothing_else(run: Path) -> None:
     assert {"best.pt", "final.pt", "manifest.json"} <= {p.name for p in run.iterdir()}
     assert not list(run.glob("*.tmp"))

@@ -18,7 +18,7 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -72,7 +72,7 @@ def archive(dataset: str | Path, out: str | Path, on_part: OnPart | None = None)
     """
     dataset, out = Path(dataset), Path(out)
     data = Dataset(dataset)
-    index = pa.ipc.open_file(str(dataset / "index.arrow")).get_batch(0)
+    index = _batch(dataset / "index.arrow")
     shard, row, frames = (index.column(name).to_numpy() for name in ("shard", "row", "frames"))
     parts = _files(dataset, np.unique(shard).tolist())
     header = {"archive": ARCHIVE_VERSION, "format": FORMAT, "version": VERSION, "field_table": field_table_hash()}
@@ -130,20 +130,32 @@ def restore(file: str | Path, out: str | Path, on_part: OnPart | None = None) ->
 def _files(dataset: Path, shards: list[int]) -> list[str]:
     """What belongs to a dataset, by path from its folder: shards that the index does not list are left out."""
     names = sorted(path.name for path in dataset.glob("*.json") if _NAME.fullmatch(path.name))
-    of_shards = [f"shards/{number:06d}{kind}" for number in shards for kind in (".arrow", ".items.arrow")]
-    return [*names, "index.arrow", *(name for name in of_shards if (dataset / name).exists())]
+    frames = [f"shards/{number:06d}.arrow" for number in shards]
+    items = [name for name in (f"shards/{number:06d}.items.arrow" for number in shards) if (dataset / name).exists()]
+    return [*names, "index.arrow", *sorted(frames + items)]
+
+
+def _batch(path: Path) -> pa.RecordBatch:
+    try:
+        return pa.ipc.open_file(str(path)).get_batch(0)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path}: damaged ({str(error).splitlines()[0]}); build the dataset again") from None
 
 
 def _pack_file(path: Path) -> tuple[str, Content, bytes]:
     """A file that holds no frames → its codec, content and payload."""
     if path.name.endswith(".items.arrow"):
-        batch = pa.ipc.open_file(str(path)).get_batch(0)
-        if set(batch.schema.names) >= _ITEM_KEYS:
+        batch = _batch(path)
+        if set(batch.schema.names) >= _ITEM_KEYS and all(map(_is_numbers, batch.columns)):
             schema = batch.schema.serialize().to_pybytes()
             columns = {name: batch.column(name).to_numpy() for name in batch.schema.names}
             return "items", batch, struct.pack("<I", len(schema)) + schema + encode_items(columns)
     content = path.read_bytes()
     return "xz", content, lzma.compress(content)
+
+
+def _is_numbers(column: pa.Array) -> bool:
+    return (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)) and not column.null_count
 
 
 def _unpack_items(payload: bytes) -> pa.RecordBatch:
@@ -264,7 +276,8 @@ def _written(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); name another file") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 @contextmanager

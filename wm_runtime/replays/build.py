@@ -91,6 +91,7 @@ def build(
     workers: int = 1,
     on_file: Callable[[BuildReport], None] | None = None,
     time_limit: float = TIME_LIMIT,
+    open_writer: Callable[[Path], DatasetWriter] = DatasetWriter,
 ) -> BuildReport:
     """Reads every replay among `sources` (sources.py) into the dataset `out`, adding to it if it exists.
 
@@ -102,7 +103,7 @@ def build(
     inputs = open_inputs(sources)
     report = BuildReport()
     out = Path(out)
-    with _only_one(out), DatasetWriter(out) as writer:
+    with _only_one(out), open_writer(out) as writer:
         known = _Known(writer)
         work = partial(read_input, options or BuildOptions())
         pool: OrderedPool[Input, Read] = OrderedPool(work, workers, time_limit)

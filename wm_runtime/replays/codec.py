@@ -310,14 +310,14 @@ def decode(data: bytes, dtypes: Mapping[str, np.dtype], table: Table) -> dict[st
         right[moving.name], whole[moving.name] = _lanes(r), _lanes(w)
         lanes[moving.name] = np.zeros(whole[moving.name].shape, np.float32)
     with np.errstate(all="ignore"):
-        _step_through(table.moving, lanes, right, whole)
+        _step_through(table.moving, lanes, right, whole, rows=min(LANE, len(index)))
     return columns | {name: _flat(lanes[name], len(index)) for name in right}
 
 
-def _step_through(moving: tuple[Moving, ...], lanes: Columns, right: Columns, whole: Columns) -> None:
-    """Fills the moving columns of `lanes` (LANE, lanes), a row of all lanes at a time."""
+def _step_through(moving: tuple[Moving, ...], lanes: Columns, right: Columns, whole: Columns, rows: int) -> None:
+    """Fills the moving columns of `lanes` (LANE, lanes), a row of all lanes at a time, up to `rows`."""
     now = before = {name: np.zeros_like(lane[0]) for name, lane in lanes.items()}
-    for t in range(LANE):
+    for t in range(rows):
         earlier, before, now = before, now, {name: lane[t] for name, lane in lanes.items()}
         for column in moving:
             predictions = column.predict(now, before, earlier)

@@ -67,8 +67,6 @@ _INDEX_SCHEMA = pa.schema(
 )
 INDEX_SECONDS = 5.0
 """A writer lists its finished shards no more often than this: the index of a large dataset takes a while to write."""
-
-
 CONTENT_ROWS = 600
 """First frames of a game that identify it, together with its random seed."""
 
@@ -229,9 +227,9 @@ class DatasetWriter:
     Use as a context manager; `add` keeps games in memory until a shard of `shard_frames` frames is full.
     """
 
-    def __init__(self, path: str | Path, shard_frames: int = 400_000):
+    def __init__(self, path: str | Path, shard_frames: int = 400_000, index_seconds: float = INDEX_SECONDS):
         self.path = Path(path)
-        self.shard_frames = shard_frames
+        self.shard_frames, self.index_seconds = shard_frames, index_seconds
         self._games: list[tuple[StoredGame, str]] = []
         self._pending = 0
         self.index: list[dict] = []
@@ -277,7 +275,7 @@ class DatasetWriter:
                 row += len(game)
             self._games, self._pending = [], 0
             self._next += 1
-        if time.monotonic() - self._listed_at > INDEX_SECONDS:
+        if time.monotonic() - self._listed_at > self.index_seconds:
             self.list_games()
 
     def list_games(self) -> None:

@@ -32,7 +32,7 @@ from wm_runtime.replays.build import BuildReport, FileRow, content_key
 from wm_runtime.replays.dataset import DatasetWriter, write_text
 from wm_runtime.replays.game import COLUMNS, Game, GameInfo
 from wm_runtime.replays.layout import StoredGame
-from wm_runtime.replays.rules import LAST_DEAD
+from wm_runtime.replays.rules import stock_due
 from wm_runtime.replays.slp import LeftOut
 from wm_runtime.schema import AXES, BUTTONS, CONTROLS, FIELD, FIELDS, FIRST_FRAME, NO_GROUND, NO_PLAYER, RECORDED
 
@@ -129,7 +129,7 @@ def import_legacy(
                 if row.md5 in listed:
                     row.outcome = "present"
                 else:
-                    game = _stored(read_game(folder, entry))
+                    game = _stored(folder, entry)
                     key = content_key(game)
                     if key in content:
                         raise LeftOut("same_game", f"as the one with MD5 {content[key]}")
@@ -173,7 +173,13 @@ def _name(entry: Any) -> str:
     return md5
 
 
-def _stored(game: Game) -> StoredGame:
+def _stored(folder: Path, entry: Mapping[str, Any]) -> StoredGame:
+    try:
+        game = read_game(folder, entry)
+    except (LeftOut, MemoryError):
+        raise
+    except Exception as error:  # whatever a malformed entry or file brings about costs that game only
+        raise LeftOut("unreadable", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
     try:
         return StoredGame.of(game)
     except ValueError as error:
@@ -302,10 +308,10 @@ def _read_fields(
 
 
 def _stocks(action: np.ndarray) -> np.ndarray:
-    """Four, less one for each time that dying has begun."""
-    dying = action <= LAST_DEAD
-    begins = np.diff(dying, axis=0, prepend=dying[:1]) & dying
-    return np.maximum(4 - np.cumsum(begins, axis=0), 0)
+    """Four, less one for each death, from the frame on which it costs it."""
+    due, _ = stock_due(action)
+    lost = np.concatenate([np.zeros((1, 2), np.int64), np.cumsum(due, axis=0)])
+    return np.maximum(4 - lost, 0)
 
 
 def _characters(entry: Mapping[str, Any]) -> list[int]:
@@ -371,7 +377,7 @@ def _info(entry: Mapping[str, Any], fighters: list[int], folder: str, derived: t
         version=(*parts, 0, 0, 0)[:3],  # type: ignore[arg-type]
         date=str(entry.get("startAt") or ""),
         end_method=end if isinstance(end, int) else 0,
-        winner=winner if winner in (0, 1) else -1,
+        winner=int(winner) if winner in (0, 1) else -1,
         names=(names[0], names[1]) if len(names) == 2 else ("", ""),
         derived=derived,
     )

@@ -8,8 +8,9 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
@@ -18,6 +19,8 @@ R = TypeVar("R")
 
 WORKER_MEMORY = 4 << 30
 """Bytes of address space that a worker may take, where the system can limit it: a file that asks for more fails."""
+START_LIMIT = 60.0
+"""Seconds that a process may take to start, which do not count against its first item's time limit."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Crash:
 class _Worker:
     process: Any
     pipe: Connection
+    started: bool = False
+    """It has said so; its next answers are results."""
     number: int | None = None
     """Of the item that it works on."""
     deadline: float = 0.0
@@ -40,8 +45,8 @@ class _Worker:
 class OrderedPool(Generic[T, R]):
     """`work(item)` in `workers` processes, started afresh for every one that dies or takes longer than `time_limit` s.
 
-    `work` must be importable and not raise; `prepare`, if given, runs once in each new process. At most `ahead` items
-    are begun beyond the oldest unfinished one, which bounds memory.
+    `work` must be importable and not raise (that counts as dying); `prepare`, if given, runs once in each new process.
+    At most `ahead` items are begun beyond the oldest unfinished one, which bounds memory.
     """
 
     work: Callable[[T], R]
@@ -84,12 +89,14 @@ class OrderedPool(Generic[T, R]):
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
         process = context.Process(target=_serve, args=(there, self.work, self.prepare), daemon=True)
-        process.start()
+        with _interrupts_held():
+            process.start()
         there.close()
         return _Worker(process, here)
 
     def _give(self, worker: _Worker, number: int, item: object) -> None:
-        worker.number, worker.deadline = number, time.monotonic() + self.time_limit
+        worker.number = number
+        worker.deadline = time.monotonic() + self.time_limit + (0.0 if worker.started else START_LIMIT)
         with suppress(BrokenPipeError, ConnectionResetError):  # a dead worker is found by _collect
             worker.pipe.send(item)
 
@@ -104,8 +111,11 @@ class OrderedPool(Generic[T, R]):
             assert worker.number is not None
             if worker.pipe in ready:
                 try:
-                    done[worker.number] = worker.pipe.recv()
-                    worker.number = None
+                    answer = worker.pipe.recv()
+                    if worker.started:
+                        done[worker.number], worker.number = answer, None
+                    else:
+                        worker.started, worker.deadline = True, time.monotonic() + self.time_limit
                 except (EOFError, OSError):
                     worker.process.join(1)
                     self._replace(worker, done, f"the parser crashed ({_exit(worker.process.exitcode)})")
@@ -119,6 +129,20 @@ class OrderedPool(Generic[T, R]):
         self._alive[self._alive.index(worker)] = self._start()
 
 
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """What is started meanwhile never sees a Ctrl-C, and so dies without a word; the parent sees it afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # its start, else a part of the first process's, lets interrupts through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _serve(pipe: Connection, work: Callable, prepare: Callable[[], None] | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(ImportError, OSError, ValueError):
@@ -130,6 +154,7 @@ def _serve(pipe: Connection, work: Callable, prepare: Callable[[], None] | None)
     if prepare:
         prepare()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        pipe.send(None)  # started
         while True:
             pipe.send(work(pipe.recv()))
 

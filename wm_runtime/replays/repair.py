@@ -30,12 +30,22 @@ class NotRepairable(ValueError):
 def is_cut(data: bytes) -> bool:
     """Whether the recorder was stopped before it could write the length of the events, or bytes are missing behind it.
 
-    Of a file that peppi-py cannot read: braces in players' names may mislead."""
+    To be asked of a file that peppi-py cannot read: braces in players' names may mislead.
+    """
     if not data.startswith(RAW_HEAD) or len(data) < _RAW:
         return False
-    (length,) = struct.unpack_from(">i", data, len(RAW_HEAD))
-    end = _RAW + length
-    return length == 0 or end > len(data) or data.count(b"}", end) <= data.count(b"{", end)
+    end = _end_of_events(data)
+    return end == _RAW or end > len(data) or data.count(b"}", end) <= data.count(b"{", end)
+
+
+def is_short(data: bytes) -> bool:
+    """Whether events are missing. peppi-py would take memory for as many as the file says, 4 GB at worst, then fail."""
+    return data.startswith(RAW_HEAD) and len(data) >= _RAW and _end_of_events(data) > len(data)
+
+
+def _end_of_events(data: bytes) -> int:
+    """Offset behind the last event, as the file says; that of the first one while it is being recorded."""
+    return _RAW + struct.unpack_from(">I", data, len(RAW_HEAD))[0]
 
 
 def salvage(data: bytes) -> bytes:
@@ -77,13 +87,12 @@ def lengthen_bookends(data: bytes) -> bytes:
             event += event[1:5]
         out += event
         end_of_events = end
-    (length,) = struct.unpack_from(">i", data, len(RAW_HEAD))
-    tail = data[_RAW + length :] if length and end_of_events == _RAW + length else b""
+    tail = data[end_of_events:] if end_of_events == _end_of_events(data) else b""
     return _assemble(bytes(out), tail)
 
 
 def version_of(data: bytes) -> tuple[int, int, int] | None:
-    """The format version in the game start event; None where there is none."""
+    """The format version in the game start event; None where there is none, and before 3.0."""
     try:
         for command, start, end in _events(data):
             if command == GAME_START and end - start > 3:
@@ -109,8 +118,8 @@ def _events(data: bytes):
     """(command, start, end) of every whole event, in order; stops at the first that is cut or unknown."""
     if not data.startswith(RAW_HEAD) or len(data) < _RAW + 2 or data[_RAW] != PAYLOADS:
         raise NotRepairable("does not begin like a replay")
-    (length,) = struct.unpack_from(">i", data, len(RAW_HEAD))
-    limit = min(len(data), _RAW + length) if length else len(data)
+    end = _end_of_events(data)
+    limit = min(len(data), end) if end > _RAW else len(data)
     first = _RAW + 1 + data[_RAW + 1]
     if first > limit or (data[_RAW + 1] - 1) % 3:
         raise NotRepairable("its table of events is cut")

@@ -17,7 +17,7 @@ import pyarrow as pa
 from wm_runtime.facts import STAGES
 from wm_runtime.replays.game import COLUMNS, Game, GameInfo
 from wm_runtime.replays.layout import GROUPS, RECORD, StoredGame, put, unpack
-from wm_runtime.replays.repair import NotRepairable, is_cut, lengthen_bookends, salvage, version_of
+from wm_runtime.replays.repair import NotRepairable, is_cut, is_short, lengthen_bookends, salvage, version_of
 from wm_runtime.schema import CONTROLS, FIELD, FIELDS, FIRST_FRAME, ITEM_FIELDS, NO_PLAYER, PLAYERS, RECORDED
 
 MIN_VERSION = (3, 8, 0)
@@ -85,6 +85,8 @@ def read_bytes(data: bytes, source: str, options: ReadOptions | None = None, pat
     options = options or ReadOptions()
     md5, cut = hashlib.md5(data).hexdigest(), False
     try:
+        if is_short(data):
+            raise LeftOut("unreadable", "events are missing")
         replay = _parse(path) if path else _parse_bytes(data)
     except LeftOut as failed:
         cut = is_cut(data)

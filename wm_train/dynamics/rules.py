@@ -10,11 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from wm_runtime.facts import CHARACTERS, STAGES, TIMING
+from wm_runtime.replays.rules import (
+    DEAD_DOWN,
+    DEAD_FLY,
+    DEAD_LEFT,
+    DEAD_RIGHT,
+    DEAD_SPLAT,
+    DEAD_STAR,
+    LASTS,
+    REBIRTH,
+    REBIRTH_WAIT,
+    STOCK_LOST,
+    TOP_KNOCKBACK,
+)
 from wm_runtime.schema import FIELD, MATCH_FRAMES, NO_GROUND, NO_PLAYER
 from wm_train.dynamics.named import Named
 
-DEAD_DOWN, DEAD_LEFT, DEAD_RIGHT, DEAD_UP, DEAD_UP_FALL = 0, 1, 2, 4, 6
-LAST_DEAD, REBIRTH, REBIRTH_WAIT, FALL = 10, 12, 13, 29
+LAST_DEAD, FALL = 10, 29
 BOUND = 400.0
 """No position is ever further out than this."""
 CROWDED_X = 16.0
@@ -34,6 +46,8 @@ class Rules(nn.Module):
     """(characters,): jumps left of a fighter that has not jumped and stands on nothing."""
     death_frames: Tensor
     """(LAST_DEAD + 1,): how long each way of dying takes."""
+    stock_lost: Tensor
+    """(LAST_DEAD + 1,): the frame of each, 0 the first, on which the stock goes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,24 +62,26 @@ class Rules(nn.Module):
         jumps = torch.ones(FIELD["character"].classes or 0, dtype=torch.int32)
         for fighter in CHARACTERS:
             jumps[fighter.internal_id] = fighter.jumps - 1
-        death = torch.full((LAST_DEAD + 1,), TIMING["dead_down"], dtype=torch.int32)
-        death[[DEAD_UP, DEAD_UP_FALL]] = torch.tensor([TIMING["dead_fly_star"], TIMING["dead_fly"]], dtype=torch.int32)
+        dying = range(LAST_DEAD + 1)
+        death = torch.tensor([LASTS.get(action, TIMING["dead_down"]) for action in dying], dtype=torch.int32)
+        stock_lost = torch.tensor([STOCK_LOST.get(action, 0) for action in dying], dtype=torch.int32)
         for name, table in (("blast", blast), ("rebirth_x", rebirth_x), ("rebirth_y", rebirth_y)):
             self.register_buffer(name, table, persistent=False)
         self.register_buffer("air_jumps", jumps, persistent=False)
         self.register_buffer("death_frames", death, persistent=False)
+        self.register_buffer("stock_lost", stock_lost, persistent=False)
 
     def forward(self, before: Named, after: Named, stage: Tensor, frames_in_action: Tensor) -> Named:
         """Present state, proposal, stage (N,), frames that the present action has lasted (N, 2) → the next state."""
         action = before["action"]
         dead, reborn, waiting = action <= LAST_DEAD, action == REBIRTH, after["action"] == REBIRTH_WAIT
-        leaves_death = dead & (frames_in_action + 1 >= self.death_frames[action.clamp(0, LAST_DEAD).long()])
-        leaves_death &= before["stocks"] > 0
+        over = frames_in_action + 1 >= self.death_frames[action.clamp(0, LAST_DEAD).long()]
+        leaves_death = dead & over & (action != DEAD_FLY) & (before["stocks"] > 0)
         stays_reborn = reborn & (frames_in_action + 1 < TIMING["rebirth"])
 
         after = self._wait_on_platform(before, after, waiting, frames_in_action)
         after = self._die(before, after, stage, alive=~dead & ~stays_reborn)
-        after = _pick(dead & ~leaves_death, {**before, "state_age": torch.full_like(before["x"], -1.0)}, after)
+        after = _pick(dead & ~leaves_death, self._lie(before, over, frames_in_action), after)
         after = _pick(leaves_death, self._rebirth(before, stage), after)
         after = _pick(stays_reborn, self._descend(before), after)
         after["x"] = after["x"].clamp(-BOUND, BOUND)
@@ -74,11 +90,11 @@ class Rules(nn.Module):
         return after
 
     def _die(self, before: Named, after: Named, stage: Tensor, alive: Tensor) -> Named:
-        """Past a blast zone a fighter dies and loses a stock; past the top only when knocked there."""
+        """Past a blast zone a fighter dies; past the top only when knocked there, and its stock goes later."""
         left, right, top, bottom = (self.blast[stage][:, i, None] for i in range(4))
         x, y = after["x"], after["y"]
         death = torch.full_like(after["action"], -1)
-        death = death.masked_fill((y > top) & (after["knockback_y"] > 0), DEAD_UP)
+        death = death.masked_fill((y > top) & (after["knockback_y"] > TOP_KNOCKBACK), DEAD_STAR)
         death = death.masked_fill(y < bottom, DEAD_DOWN)
         death = death.masked_fill(x > right, DEAD_RIGHT).masked_fill(x < left, DEAD_LEFT)
         fallen = {
@@ -87,11 +103,22 @@ class Rules(nn.Module):
             "action": death,
             "state_age": torch.full_like(x, -1.0),
             "percent": before["percent"],
-            "stocks": (before["stocks"] - 1).clamp(min=0),
+            "stocks": (before["stocks"] - (death <= DEAD_RIGHT).int()).clamp(min=0),
             "airborne": torch.ones_like(death),
             "hurtbox": torch.zeros_like(death),
         }
         return _pick(alive & (death >= 0), fallen, {**after, "stocks": before["stocks"]})
+
+    def _lie(self, before: Named, over: Tensor, frames_in_action: Tensor) -> Named:
+        """A dying fighter does not move; a star or screen K.O. takes its stock on a frame of its own."""
+        action = before["action"]
+        due = (frames_in_action + 1 == self.stock_lost[action.clamp(0, LAST_DEAD).long()]) & ~over
+        return {
+            **before,
+            "action": action.masked_fill((action == DEAD_FLY) & over, DEAD_SPLAT),
+            "state_age": torch.full_like(before["x"], -1.0),
+            "stocks": (before["stocks"] - due.int()).clamp(min=0),
+        }
 
     def _rebirth(self, before: Named, stage: Tensor) -> Named:
         y_from, y_platform = self.rebirth_y[stage][:, 0, None], self.rebirth_y[stage][:, 1, None]
