@@ -75,13 +75,15 @@ class Rules(nn.Module):
         """Present state, proposal, stage (N,), frames that the present action has lasted (N, 2) → the next state."""
         action = before["action"]
         dead, reborn, waiting = action <= LAST_DEAD, action == REBIRTH, after["action"] == REBIRTH_WAIT
-        over = frames_in_action + 1 >= self.death_frames[action.clamp(0, LAST_DEAD).long()]
+        way = action.clamp(0, LAST_DEAD).long()
+        over = frames_in_action + 1 >= self.death_frames[way]
+        due = (frames_in_action + 1 == self.stock_lost[way]) & ~over
         leaves_death = dead & over & (action != DEAD_FLY) & (before["stocks"] > 0)
         stays_reborn = reborn & (frames_in_action + 1 < TIMING["rebirth"])
 
         after = self._wait_on_platform(before, after, waiting, frames_in_action)
         after = self._die(before, after, stage, alive=~dead & ~stays_reborn)
-        after = _pick(dead & ~leaves_death, self._lie(before, over, frames_in_action), after)
+        after = _pick(dead & ~leaves_death, self._lie(before, over, due), after)
         after = _pick(leaves_death, self._rebirth(before, stage), after)
         after = _pick(stays_reborn, self._descend(before), after)
         after["x"] = after["x"].clamp(-BOUND, BOUND)
@@ -109,10 +111,10 @@ class Rules(nn.Module):
         }
         return _pick(alive & (death >= 0), fallen, {**after, "stocks": before["stocks"]})
 
-    def _lie(self, before: Named, over: Tensor, frames_in_action: Tensor) -> Named:
-        """A dying fighter does not move; a star or screen K.O. takes its stock on a frame of its own."""
+    @staticmethod
+    def _lie(before: Named, over: Tensor, due: Tensor) -> Named:
+        """A dying fighter does not move; a star or screen K.O. takes its stock on the frame on which it is `due`."""
         action = before["action"]
-        due = (frames_in_action + 1 == self.stock_lost[action.clamp(0, LAST_DEAD).long()]) & ~over
         return {
             **before,
             "action": action.masked_fill((action == DEAD_FLY) & over, DEAD_SPLAT),
