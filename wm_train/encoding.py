@@ -19,6 +19,8 @@ SCALES = {
 """Field → factor of its encoded float."""
 STAGE_VOCABULARY, STAGE_WIDTH = 33, 4
 AGE_VOCABULARY = 150
+MAX_GAIN = 30.0
+"""Limit of the factor that standardises an input: one that hardly ever changes is not blown up."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +99,20 @@ class Encoder(nn.Module):
     """Embeddings and arithmetic that turn raw frames into inputs.
 
     A frame is (floats, classes): `floats` (..., 2, floats) float32, `classes` (..., 2, embeddings) int32;
-    these are what a carry remembers of it.
+    these are what a carry remembers of it. `stack` standardises the floats with the mean and spread that `measure`
+    finds in the training games: inputs of one size learn at one pace.
     """
+
+    mean: Tensor
+    """(floats,): of each float input."""
+    gain: Tensor
+    """(floats,): 1 / standard deviation, at most MAX_GAIN."""
 
     def __init__(self, config: EncodingConfig):
         super().__init__()
         self.config = config
+        self.register_buffer("mean", torch.zeros(len(config.float_names)))
+        self.register_buffer("gain", torch.ones(len(config.float_names)))
         self.embed = nn.ModuleDict({e.field: nn.Embedding(e.vocabulary, e.width) for e in config.embeddings})
         self.embed_stage = nn.Embedding(STAGE_VOCABULARY, STAGE_WIDTH)
 
@@ -112,10 +122,18 @@ class Encoder(nn.Module):
         classes = [_class_input(e, floats, ints) for e in self.config.embeddings]
         return torch.stack(columns, dim=-1), torch.stack(classes, dim=-1)
 
+    @torch.no_grad()
+    def measure(self, floats: Tensor, ints: Tensor, controllers: Tensor) -> None:
+        """Fills `mean` and `gain` from a sample of raw frames, (N, 2, F), (N, 2, I) and (N, 2, 13)."""
+        inputs = self.frame(floats, ints, controllers)[0].flatten(0, 1).double()
+        self.mean.copy_(inputs.mean(dim=0))
+        self.gain.copy_((1 / inputs.std(dim=0).clamp(min=1e-6)).clamp(max=MAX_GAIN))
+
     def stack(self, floats: Tensor, classes: Tensor, stage: Tensor) -> Tensor:
         """K frames: (B, K, 2, ·) and stage (B,) → (B, K · frame_dim)."""
         batch, frames = floats.shape[0], self.config.frames
-        parts = [floats] + [self.embed[e.field](classes[..., i]) for i, e in enumerate(self.config.embeddings)]
+        even = (floats - self.mean) * self.gain
+        parts = [even] + [self.embed[e.field](classes[..., i]) for i, e in enumerate(self.config.embeddings)]
         players = torch.cat(parts, dim=-1).reshape(batch, frames, PLAYERS * self.config.player_dim)
         stages = self.embed_stage(stage)[:, None].expand(batch, frames, STAGE_WIDTH)
         return torch.cat([players, stages], dim=-1).reshape(batch, frames * self.config.frame_dim)

@@ -40,7 +40,7 @@ from wm_runtime.replays.layout import (
 from wm_runtime.schema import ITEM_FIELDS, PLAYERS, State, field_table_hash
 
 FORMAT, VERSION = "melee-frames", 3
-_UNFINISHED = {"shards", "index.arrow"}
+_UNFINISHED = {"shards", "index.arrow", "index.arrow.tmp", "dataset.json.tmp"}
 """What a build that was stopped before its first shard was listed may leave; the next one starts there."""
 
 _INDEX_SCHEMA = pa.schema(

@@ -12,15 +12,17 @@ from wm_runtime.schema import FIRST_FRAME
 RAW_HEAD = b"{U\x03raw[$U#l"
 _RAW = len(RAW_HEAD) + 4
 """Offset of the first event."""
-PAYLOADS, GAME_START, BOOKEND = 0x35, 0x36, 0x3C
-OF_A_FRAME = frozenset((0x37, 0x38, 0x3A, 0x3B, BOOKEND, 0x3F, 0x40, 0x41))
+PAYLOADS, GAME_START, ITEM, BOOKEND = 0x35, 0x36, 0x3B, 0x3C
+OF_A_FRAME = frozenset((0x37, 0x38, 0x3A, ITEM, BOOKEND, 0x3F, 0x40, 0x41))
 """Events that begin with the number of their frame: pre, post, frame start, item, bookend, and three of stages."""
 VELOCITIES = (3, 5)
 """Version since which a post-frame event has all that it has in 3.7."""
 BOOKEND_FINALIZED = (3, 7)
 """Version since which a bookend names the last finalised frame; peppi-py panics on shorter ones."""
-SCENE = bytes(2)
-"""What 3.7 added to the game start: numbers of the scene, here none."""
+ITEM_OWNER = (3, 6)
+"""Version since which an item says whose it is."""
+SCENE, NOBODY = bytes(2), b"\xff"
+"""What 3.7 added to the game start (numbers of the scene, here none) and 3.6 to an item."""
 
 
 class NotRepairable(ValueError):
@@ -65,27 +67,23 @@ def salvage(data: bytes) -> bytes:
 
 
 def lengthen_bookends(data: bytes) -> bytes:
-    """A replay of version 3.5 or 3.6 → the same with bookends, start and version of 3.7. Raises NotRepairable."""
+    """A replay of version 3.5 or 3.6 → the same in the format of 3.7. Raises NotRepairable."""
     version = version_of(data)
     if version is None or not VELOCITIES <= version[:2] < BOOKEND_FINALIZED:
         raise NotRepairable("not of version 3.5 or 3.6")
-    out, sizes_at = bytearray(), None
-    end_of_events = _RAW
+    longer = {GAME_START: SCENE, BOOKEND: bytes(4), ITEM: NOBODY if version[:2] < ITEM_OWNER else b""}
+    out, end_of_events = bytearray(), _RAW
     for command, start, end in _events(data):
         event = bytearray(data[start:end])
         if command == PAYLOADS:
-            sizes_at = {event[i]: i for i in range(2, len(event), 3)}
-            struct.pack_into(">H", event, sizes_at[BOOKEND] + 1, 8)
-            (start_size,) = struct.unpack_from(">H", event, sizes_at[GAME_START] + 1)
-            if start_size + len(SCENE) > 0xFFFF:
-                raise NotRepairable("its game start is too long")
-            struct.pack_into(">H", event, sizes_at[GAME_START] + 1, start_size + len(SCENE))
+            for i in range(2, len(event), 3):
+                size = struct.unpack_from(">H", event, i + 1)[0] + len(longer.get(event[i], b""))
+                if size > 0xFFFF:
+                    raise NotRepairable("has an event too long to be lengthened")
+                struct.pack_into(">H", event, i + 1, size)
         elif command == GAME_START:
             event[1:4] = bytes((*BOOKEND_FINALIZED, 0))
-            event += SCENE
-        elif command == BOOKEND:
-            event += event[1:5]
-        out += event
+        out += event + (event[1:5] if command == BOOKEND else longer.get(command, b""))
         end_of_events = end
     tail = data[end_of_events:] if end_of_events == _end_of_events(data) else b""
     return _assemble(bytes(out), tail)

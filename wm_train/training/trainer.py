@@ -24,6 +24,8 @@ from wm_train.training.data import Batch, Windows, split_games
 from wm_train.training.losses import losses, weighted
 from wm_train.training.manifest import new_manifest
 
+MEASURED_WINDOWS = 65_536
+"""Windows whose last frame gives the mean and spread of the inputs."""
 HELD_OUT_WINDOWS = 16_384
 """Windows of the held-out games on which an epoch is judged."""
 
@@ -54,6 +56,8 @@ def train(
         raise UserError(f"{out}: cannot be written ({error.strerror}); name another folder") from None
     model = build_model(experiment)
     model.age.measure(dataset, train_games)
+    sample = windows.read(np.sort(rng.permutation(len(windows))[:MEASURED_WINDOWS]))
+    model.network.encoder.measure(sample.floats[:, -1], sample.ints[:, -1], sample.controllers[:, -1])
     model.to(device)
     optimiser = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     frames = min(settings.frames_per_epoch or len(windows), len(windows))
