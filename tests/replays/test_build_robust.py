@@ -23,16 +23,21 @@ import build_child
 import numpy as np
 import py7zr
 import pytest
+from damage import Damage, damages
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from synthetic import GAME_SET, synthetic_game, write_corpus
 from wm_runtime.errors import UserError
-from wm_runtime.replays.build import BuildReport, build
+from wm_runtime.replays.build import BuildReport, FileRow, build
 from wm_runtime.replays.dataset import Dataset, DatasetWriter
+from wm_runtime.replays.events import events_of, structure
 from wm_runtime.replays.game import Game
-from wm_runtime.replays.layout import StoredGame
-from wm_runtime.replays.slp import read_stored
+from wm_runtime.replays.layout import StoredGame, pack, unpack
+from wm_runtime.replays.slp import REASONS, LeftOut, ReadOptions, read_stored
 from wm_runtime.replays.writer import write_slp
+from wm_runtime.schema import FIELD
 from wm_tools.cli import app
 
 REPLAYS = Path(__file__).parents[3] / "shared" / "replays"
@@ -323,18 +328,79 @@ def test_what_a_build_leaves_that_is_killed_before_it_lists_its_first_game_is_cl
 
 # --- damaged files ---------------------------------------------------------------------------------------------------
 
-
-@pytest.fixture(scope="module")
-def long_replay(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, StoredGame]:
-    """A replay of 8,400 frames, as real ones have, with rolled-back frames."""
-    short = synthetic_game(2, 600, 2)
-    game = replace(short, columns={name: np.tile(column, (14, 1)) for name, column in short.columns.items()})
-    path = tmp_path_factory.mktemp("long") / "game.slp"
-    write_slp(path, game)
-    return path.read_bytes(), read_stored(path, "test")
+ROUNDS = 7
+LONG = synthetic_game(2, 600, 2)
+LONG = replace(LONG, columns={name: np.tile(column, (ROUNDS, 1)) for name, column in LONG.columns.items()})
+"""4,200 frames, 70 seconds."""
 
 
-def frames_at(content: bytes) -> np.ndarray:
-    """Row of the frame that each byte belongs to: the last one of those before the first and behind the last."""
-    ends = [at + 9 for at in range(len(content)) if False]
-    return np.array(ends)
+def bytes_of(game: Game) -> bytes:
+    file = io.BytesIO()
+    write_slp(file, game)
+    return file.getvalue()
+
+
+def rows_touched(damage: Damage, content: bytes) -> set[int]:
+    """Rows of the frames of which bytes are no longer there."""
+    size = {name: structure(name, (3, 16, 0)).itemsize for name in events_of((3, 16, 0))}
+    first = content.index(b"\x36", content.index(b"\x36") + 1) + size["game_start"]
+    frame = size["frame_start"] + 2 * size["pre"] + 2 * size["post"] + size["bookend"]
+    return set(range((damage.at - first) // frame, (damage.at + damage.drop - 1 - first) // frame + 1))
+
+
+CONTENT, WHOLE = bytes_of(LONG), pack(LONG.columns)
+
+
+def read(path: Path, options: ReadOptions) -> StoredGame | LeftOut:
+    try:
+        return read_stored(path, "test", options)
+    except LeftOut as reason:
+        return reason
+
+
+@given(damage=damages(CONTENT), salvaged=st.booleans())
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_damaged_replay_is_left_out_or_right_where_it_is_undamaged(damage: Damage, salvaged: bool, tmp_path) -> None:
+    (tmp_path / "damaged.slp").write_bytes(damage.of(CONTENT))
+    found = read(tmp_path / "damaged.slp", ReadOptions(salvaged))
+    if isinstance(found, LeftOut):
+        event(found.reason)
+        assert found.reason in REASONS
+        assert "\n" not in str(found)
+        return
+    event("salvaged" if found.info.cut else "taken")
+    assert len(found) == len(WHOLE) or (found.info.cut and len(found) < len(WHOLE))
+    changed = {row for row in range(len(found)) if found.records[row].tobytes() != WHOLE[row].tobytes()}
+    assert changed <= rows_touched(damage, CONTENT)
+    for name, column in unpack(found.records).items():
+        if column.dtype.kind == "f":
+            assert name == "misc_as" or np.isfinite(column).all(), name
+        elif name in FIELD:
+            assert FIELD[name].low <= column.min() <= column.max() <= FIELD[name].high, name
+
+
+# --- real replays ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not REPLAYS.exists(), reason="no real replays beside the repository")
+def test_a_build_of_real_replays_comes_out_as_their_manifest_says(tmp_path: Path) -> None:
+    sys.path.insert(0, str(REPLAYS))
+    from slppack import unpack as unpack_replays
+
+    manifest = json.loads((REPLAYS / "manifest.json").read_text())
+    expected = {f"{split}/{name}": row for split in ("real", "broken") for name, row in manifest[split].items()}
+    for split in ("real", "broken"):
+        (tmp_path / split).mkdir()
+        for info, content in unpack_replays(REPLAYS / "packs" / f"{split}.slppack"):
+            (tmp_path / split / info["name"]).write_bytes(content)
+    report = build([tmp_path / "real", tmp_path / "broken"], tmp_path / "data", workers=2)
+    assert [row.file for row in report.rows] == sorted(expected, key=lambda name: (name.startswith("broken"), name))
+
+    def is_right(row: FileRow) -> bool:
+        named = expected[row.file]
+        return row.outcome == named["expected"] and (row.outcome == "taken" or row.reason in named["reasons"])
+
+    assert [row for row in report.rows if not is_right(row)] == []
+    taken = [row for row in report.rows if row.outcome == "taken"]
+    assert [row.md5 for row in taken] == [expected[row.file]["md5"] for row in taken] == Dataset(tmp_path / "data").md5
+    assert [row.frames for row in taken] == [expected[row.file]["frames"] for row in taken]
