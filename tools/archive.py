@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from wm_tools.progress import counted
 
 if TYPE_CHECKING:
     from wm_runtime.replays.archive import Summary
@@ -20,7 +20,7 @@ def archive(
     """Compress a dataset into one file, losing nothing."""
     from wm_runtime.replays.archive import archive as run
 
-    with _progress("archive") as on_part:
+    with counted("archive") as on_part:
         summary = run(dataset, out, on_part)
     _say(out, summary)
 
@@ -32,18 +32,9 @@ def restore(
     """Make the dataset again that an archive holds."""
     from wm_runtime.replays.archive import restore as run
 
-    with _progress("restore") as on_part:
+    with counted("restore") as on_part:
         summary = run(file, out, on_part)
     _say(out, summary)
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    from rich.progress import Progress
-
-    with Progress() as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def _say(written: Path, summary: Summary) -> None:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from wm_tools.progress import progress_bar
+
 
 def fetch(
     name: Annotated[str, typer.Argument(help="Name of the dump; --list shows them.")] = "",
@@ -14,7 +16,7 @@ def fetch(
     list_: Annotated[bool, typer.Option("--list", help="List the dumps that can be fetched.")] = False,
 ) -> None:
     """Download a public dump of tournament replays, or go on with a download that broke off."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
     from wm_runtime.errors import UserError
     from wm_runtime.replays.fetch import BASE_URL, DUMPS
@@ -26,8 +28,8 @@ def fetch(
         return
     if not name:
         raise UserError(f"no dump named; there are {', '.join(DUMPS)}")
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn()) as progress:
+    columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with progress_bar(*columns) as progress:
         task = progress.add_task(name, total=None)
         path = run(name, out, on_progress=lambda done, total: progress.update(task, completed=done, total=total))
     print(f"{path} is whole; make a dataset of it with: mwm replays build {path} --out data/train")

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from wm_runtime.errors import UserError
+from wm_tools.progress import counted
 
 app = typer.Typer(help="The models that ship, and any artifact.", no_args_is_help=True)
 
@@ -37,8 +38,6 @@ def evaluate(
     write: Annotated[bool, typer.Option("--write", help="Keep the figures in the artifact's metadata.")] = False,
 ) -> None:
     """Measure an artifact's fidelity (definitions: docs/models.md), baselines in the same table."""
-    from rich.progress import Progress
-
     from wm_runtime.artifact import open_artifact, with_metadata
     from wm_runtime.replays.dataset import Dataset, write_text
     from wm_train.evaluate.report import evaluate as run
@@ -46,9 +45,8 @@ def evaluate(
     opened, data = open_artifact(artifact), Dataset(dataset)
     trained_on = set(opened.metadata["manifest"]["data"]["md5"])
     seen = sum(md5 in trained_on for md5 in data.md5)
-    with Progress(transient=True) as progress:
-        task = progress.add_task(opened.name, total=None)
-        found = run(opened, data, windows, seed, lambda at, total: progress.update(task, completed=at, total=total))
+    with counted(opened.name) as on_batch:
+        found = run(opened, data, windows, seed, on_batch)
     found["measured"]["games_trained_on"] = seen
     _print_table(found)
     if seen:

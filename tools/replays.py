@@ -12,6 +12,7 @@ import typer
 from wm_runtime.errors import UserError
 from wm_tools.archive import archive, restore
 from wm_tools.fetch import fetch
+from wm_tools.progress import progress_bar
 from wm_tools.replays_look import audit, import_legacy, info, show
 from wm_tools.replays_split import split
 
@@ -34,15 +35,6 @@ def build(
     time_limit: Annotated[float, typer.Option(min=0.1, help="Seconds after which a file is given up.")] = 60.0,
 ) -> None:
     """Read .slp replays into a dataset. Safe to interrupt: run it again to go on."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
     from wm_runtime.facts import character, stage
     from wm_runtime.replays.build import BuildOptions
     from wm_runtime.replays.build import build as run
@@ -55,8 +47,7 @@ def build(
         min_version=_version(min_version) if min_version else MIN_VERSION,
         read=ReadOptions(salvage, derive),
     )
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn()) as progress:
+    with progress_bar() as progress:
         task = progress.add_task("replays", total=count_inputs(sources))
         counts: Counter[str] = Counter()
 

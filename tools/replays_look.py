@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json as json_
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from wm_tools.progress import counted
 
 DatasetFolder = Annotated[Path, typer.Argument(help="Dataset folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -25,10 +26,10 @@ def info(
     from wm_runtime.replays.describe import describe, draw
 
     data = Dataset(dataset)
-    with _progress("frames") as on_game:
+    with counted("frames") as on_game:
         found = describe(data, on_game)
     if plot:
-        with _progress("picture") as on_game:
+        with counted("picture") as on_game:
             draw(data, found, plot, on_game)
     if json:
         print(json_.dumps(found, indent=1))
@@ -65,7 +66,7 @@ def audit(
     from wm_runtime.replays.audit import audit as run
     from wm_runtime.replays.dataset import Dataset
 
-    with _progress("games") as on_game:
+    with counted("games") as on_game:
         found = run(Dataset(dataset), games, on_game)
     if json:
         print(json_.dumps(found, indent=1))
@@ -80,7 +81,7 @@ def import_legacy(
     """Take over a parsed dataset of the older layout; what it lacks is filled in and named."""
     from wm_runtime.replays.legacy import import_legacy as run
 
-    with _progress("games") as on_game:
+    with counted("games") as on_game:
         report = run(folder, out, lambda report, total: on_game(len(report.rows), total))
     print(f"taken     {report.count('taken'):6d} games, {report.frames:,} frames")
     if report.count("present"):
@@ -88,17 +89,6 @@ def import_legacy(
     for reason, games, meaning in report.by_reason():
         print(f"left out  {games:6d} {reason}: {meaning}")
     print(f"wrote {out}; what became of each game is in {out}/import_report.json")
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr, gone when done; yields what to call with (number, total)."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda number, total: progress.update(task, completed=number, total=total)
 
 
 # --- text ------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,11 @@ from typing import Annotated
 
 import typer
 
+from wm_tools.progress import progress_bar
+
+LOG_STEPS = 500
+"""Steps between lines of a log, where there is no progress bar."""
+
 
 def train(
     config: Annotated[str, typer.Option(help="Experiment: a YAML file, or the name of one that ships.")],
@@ -19,15 +24,6 @@ def train(
     device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
 ) -> None:
     """Train a model on a dataset."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
     from wm_runtime.replays.dataset import Dataset
     from wm_train.config import load_experiment
     from wm_train.training.trainer import train as run
@@ -37,12 +33,13 @@ def train(
     changes = {name: value for name, value in given.items() if value is not None}
     experiment = experiment.model_copy(update={"training": experiment.training.model_copy(update=changes)})
     data = Dataset(dataset)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"))
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress:
+    with progress_bar() as progress:
         task = progress.add_task(experiment.name, total=None)
 
         def on_step(step: int, steps: int, loss: float) -> None:
             progress.update(task, completed=step, total=steps, description=f"{experiment.name}  loss {loss:.3f}")
+            if progress.disable and (step % LOG_STEPS == 0 or step == steps):
+                print(f"step {step} of {steps}, loss {loss:.4f}", flush=True)
 
         manifest = run(experiment, data, out, device, on_step)
     for row in manifest["epochs"]:

@@ -1,0 +1,31 @@
+"""Progress bars on stderr, where a person can see them; nothing in pipes and logs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
+
+
+def progress_bar(*columns: str | ProgressColumn) -> Progress:
+    """A rich Progress (a context manager): what, how far, time spent and left; or `columns`."""
+    from rich import progress as bars
+    from rich.console import Console
+
+    usual = ("{task.description}", bars.BarColumn(), bars.MofNCompleteColumn(), bars.TimeElapsedColumn(),
+             bars.TimeRemainingColumn())  # fmt: skip
+    return bars.Progress(
+        *(columns or usual), console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+    )
+
+
+@contextmanager
+def counted(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar for one task; yields what to call with (done, total)."""
+    with progress_bar() as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
