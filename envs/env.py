@@ -63,7 +63,10 @@ class MeleeEnv(gym.Env):
     fighters' predicted actions, in nats.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array", "human"], "render_fps": 60}
+    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+        "render_modes": ["rgb_array", "human"],
+        "render_fps": 60,
+    }
 
     def __init__(
         self,

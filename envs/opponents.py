@@ -44,8 +44,11 @@ class Random(Opponent):
     BUSY = 0.15
     """Chance that a held input has any given button, C-stick or shoulder in it."""
 
+    def __init__(self) -> None:
+        self._left = np.zeros(0, int)
+
     def reset(self, mask: np.ndarray, rng: np.random.Generator) -> None:
-        if not hasattr(self, "_left") or len(self._left) != len(mask):
+        if len(self._left) != len(mask):
             self._left = np.zeros(len(mask), int)
             self._held = np.zeros((len(mask), len(CONTROL_NAMES)), np.float32)
         self._rng = rng

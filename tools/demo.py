@@ -24,6 +24,7 @@ def demo(
     """Step the shipped model for ten seconds of game time: Fox against Falco on Final Destination."""
     import gymnasium
     import imageio.v3 as imageio
+    import numpy as np
 
     from wm_runtime.facts import character, stage
     from wm_runtime.recording import RecordingWriter
@@ -55,7 +56,7 @@ def demo(
             if terminated or truncated:
                 break
     animation = out / "match.gif"
-    imageio.imwrite(animation, pictures, duration=1000 * EVERY / 60, loop=0)
+    imageio.imwrite(animation, np.asarray(pictures), duration=1000 * EVERY / 60, loop=0)
     env.close()
 
     steps, state, artifact = frame + 1, simulator.state, simulator.artifact
