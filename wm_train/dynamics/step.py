@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from wm_runtime.schema import M_
 from wm_train.dynamics.age import StateAge
+from wm_train.dynamics.contact import Contact
 from wm_train.dynamics.memory import Carry, carry_layout, recall, remember
 from wm_train.dynamics.named import named, raw
 from wm_train.dynamics.rules import Rules, match_over
@@ -28,6 +29,7 @@ class WorldModel(nn.Module):
         super().__init__()
         self.network = network
         self.age = StateAge()
+        self.contact = Contact()
         self.rules = Rules()
 
     @property
@@ -46,6 +48,7 @@ class WorldModel(nn.Module):
         stage = stage_of(match)
         heads = self.network(past.floats, past.classes, stage, controllers, past.controllers)
         after, entropy = select(heads, before, self.age)
+        after = self.contact(before, after, stage)
         after = self.rules(before, after, stage, past.frames_in_action)
 
         frame = match[..., M_["frame"]] + 1

@@ -1,0 +1,77 @@
+"""Contact with the stage: who stands, stands on its surface; nobody sinks through solid ground."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from wm_runtime.facts import STAGES, Stage
+from wm_runtime.schema import State
+from wm_train.dynamics.contact import LANDING, REST, SINK, Contact
+from wm_train.dynamics.named import named
+
+CONTACT = Contact()
+every_stage = pytest.mark.parametrize("where", STAGES, ids=lambda s: s.name)
+
+
+def settled(before: State, after: State) -> dict[str, np.ndarray]:
+    """What contact makes of two states."""
+    stage = torch.from_numpy(before["stage"].astype(np.int64))
+    states = (named(torch.from_numpy(s.floats), torch.from_numpy(s.ints)) for s in (before, after))
+    return {name: value.numpy() for name, value in CONTACT(*states, stage).items()}
+
+
+def one(where: Stage, **fields: float) -> State:
+    """A match on a stage, both fighters alike."""
+    state = State.zeros(1)
+    state["stage"], state["action"], state["facing"] = where.id, 14, 1
+    for name, value in fields.items():
+        state[name] = value
+    return state
+
+
+@every_stage
+def test_who_stands_is_set_on_its_surface(where: Stage) -> None:
+    for surface in (s for s in where.surfaces if not s.moves):
+        x = np.mean(surface.x)
+        height = np.mean(surface.y) + REST
+        for off in (-3.0, 0.5):
+            state = one(where, x=x, y=height + off, ground=surface.id)
+            assert settled(state, state)["y"] == pytest.approx(height, abs=1e-3)
+
+
+@every_stage
+def test_who_sank_through_solid_ground_lands_on_it(where: Stage) -> None:
+    floor = next(s for s in where.surfaces if not s.platform and s.x[0] < 0 < s.x[1])
+    before = one(where, y=floor.y[0] - SINK + 1, airborne=1, self_y=-3, action=29, ground=65535)
+    after = one(where, y=floor.y[0] - SINK - 2, airborne=1, self_y=-3, action=29, ground=65535)
+    landed = settled(before, after)
+    assert landed["y"] == pytest.approx(floor.y[0] + REST, abs=1e-3)
+    assert {name: landed[name][0, 0] for name in ("airborne", "self_y", "action", "ground")} == {
+        "airborne": 0, "self_y": 0, "action": LANDING, "ground": floor.id,
+    }  # fmt: skip
+
+
+def test_a_fighter_falls_through_platforms_and_beside_the_stage() -> None:
+    where = next(s for s in STAGES if s.name == "BATTLEFIELD")
+    platform = next(s for s in where.surfaces if s.platform)
+    for x, y in ((np.mean(platform.x), platform.y[0] - SINK), (80.0, -SINK)):
+        before, after = (one(where, x=x, y=y + d, airborne=1, action=29, ground=65535) for d in (1, -2))
+        result = settled(before, after)
+        assert (result["y"] == after["y"]).all()
+        assert (result["airborne"] == 1).all()
+
+
+def test_real_games_are_left_as_they_are(real_dataset) -> None:
+    """But for first frames of teetering and a few moves whose feet are elsewhere; nobody is ever made to land."""
+    moved = frames = 0
+    for game in real_dataset:
+        state = game.state()
+        before, after = state.rows(slice(0, -1)), state.rows(slice(1, None))
+        result = settled(before, after)
+        assert np.array_equal(result["airborne"], after["airborne"])
+        assert np.array_equal(result["action"], after["action"])
+        moved += int((np.abs(result["y"] - after["y"]) > 0.002).sum())
+        frames += result["y"].size
+    assert moved / frames < 1e-3
