@@ -21,6 +21,8 @@ def train(
     frames_per_epoch: Annotated[int | None, typer.Option(min=1, help="Target frames an epoch draws.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
     max_games: Annotated[int | None, typer.Option(min=2, help="Use only the first games of the dataset.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Instead of the experiment's.")] = None,
+    start_from: Annotated[Path | None, typer.Option(help="Checkpoint of the same model to go on from.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
 ) -> None:
     """Train a model on a dataset."""
@@ -29,7 +31,8 @@ def train(
     from wm_train.training.trainer import train as run
 
     experiment = load_experiment(config)
-    given = {"epochs": epochs, "frames_per_epoch": frames_per_epoch, "batch_size": batch_size, "max_games": max_games}
+    given: dict[str, float | None] = {"epochs": epochs, "frames_per_epoch": frames_per_epoch, "batch_size": batch_size, "max_games": max_games}
+    given["learning_rate"] = learning_rate
     changes = {name: value for name, value in given.items() if value is not None}
     experiment = experiment.model_copy(update={"training": experiment.training.model_copy(update=changes)})
     data = Dataset(dataset)
@@ -41,7 +44,7 @@ def train(
             if progress.disable and (step % LOG_STEPS == 0 or step == steps):
                 print(f"step {step} of {steps}, loss {loss:.4f}", flush=True)
 
-        manifest = run(experiment, data, out, device, on_step)
+        manifest = run(experiment, data, out, device, start_from, on_step)
     for row in manifest["epochs"]:
         print(
             f"epoch {row['epoch']}: {row['frames']:,} frames at {row['frames_per_second']:,}/s, "

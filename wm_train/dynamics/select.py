@@ -11,7 +11,7 @@ from wm_train.dynamics.kinematics import displacement
 from wm_train.dynamics.named import Named
 from wm_train.models.heads import HEAD, NO_GROUND_CLASS
 
-PERCENT_FLOOR = 1.0
+PERCENT_FLOOR = 2.0
 """Smallest predicted rise of percent that counts as a hit; below it, percent stays."""
 LAST_RULED_ACTION, REBIRTH_WAIT = 12, 13
 """Actions 0 to 12 (dying, rebirth) are entered by rule, never by the action head; 13, the wait on the platform of

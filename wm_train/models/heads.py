@@ -25,6 +25,9 @@ class Head:
     weight: float
     scale: tuple[float, ...] = ()
     """Unit of each field's output (regressed groups)."""
+    beta: tuple[float, ...] = ()
+    """Error of each field, in its unit, from which the loss grows linearly. Small ones regress to the median, which is
+    right for what is nearly always exact; events that are rare (a hit) would never be predicted by it."""
     classes: int = 1
 
     @property
@@ -33,9 +36,9 @@ class Head:
 
 
 HEADS: tuple[Head, ...] = (
-    Head("continuous", ("percent", "x", "y", "shield"), "delta", 1.0, scale=(5.0, 1.0, 1.0, 1.0)),
-    Head("velocity", VELOCITIES, "delta", 0.5, scale=(0.5, 0.5, 0.5, 0.5, 0.5)),
-    Head("dynamics", ("hitlag", "stocks", "combo_count"), "absolute", 0.5, scale=(5.0, 1.0, 1.0)),
+    Head("continuous", ("percent", "x", "y", "shield"), "delta", 1.0, scale=(5.0, 1.0, 1.0, 1.0), beta=(1.0, 0.1, 0.1, 0.1)),
+    Head("velocity", VELOCITIES, "delta", 0.5, scale=(0.5,) * 5, beta=(0.1,) * 5),
+    Head("dynamics", ("hitlag", "stocks", "combo_count"), "absolute", 0.5, scale=(5.0, 1.0, 1.0), beta=(1.0, 0.1, 0.1)),
     Head("binary", ("facing", "invulnerable", "on_ground"), "binary", 0.5),
     Head("action", ("action",), "classes", 2.0, classes=400),
     Head("jumps", ("jumps",), "classes", 0.5, classes=7),

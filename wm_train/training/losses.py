@@ -11,9 +11,6 @@ from wm_train.dynamics.named import Named
 from wm_train.dynamics.select import LAST_RULED_ACTION
 from wm_train.models.heads import HEADS, NO_GROUND_CLASS, Head
 
-HUBER_BETA = 0.1
-"""Error, in units of a head's scale, from which the regression loss grows linearly."""
-
 
 def losses(heads: dict[str, Tensor], before: Named, after: Named) -> dict[str, Tensor]:
     """Head outputs for true states before and after, (B, 2) fields → name → mean loss (scalar), unweighted."""
@@ -34,7 +31,10 @@ def _loss(head: Head, output: Tensor, before: Named, after: Named) -> Tensor:
         return F.cross_entropy(output.flatten(0, 1), _classes(head, after).flatten(), reduction="none").view(-1, 2)
     if head.kind == "binary":
         return F.binary_cross_entropy_with_logits(output, _binary(after), reduction="none").mean(dim=-1)
-    return F.smooth_l1_loss(output, _values(head, before, after), beta=HUBER_BETA, reduction="none").mean(dim=-1)
+    error = (output - _values(head, before, after)).abs()
+    beta = torch.tensor(head.beta, device=error.device)
+    near = torch.minimum(error, beta)
+    return (near * (error - 0.5 * near) / beta).mean(dim=-1)
 
 
 def _classes(head: Head, after: Named) -> Tensor:

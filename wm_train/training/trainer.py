@@ -19,7 +19,7 @@ from wm_train.config import Experiment
 from wm_train.dynamics.named import named
 from wm_train.dynamics.step import WorldModel
 from wm_train.encoding import stage_of
-from wm_train.training.checkpoint import build_model, save_checkpoint
+from wm_train.training.checkpoint import build_model, load_checkpoint, save_checkpoint
 from wm_train.training.data import Batch, Windows, split_games
 from wm_train.training.losses import losses, weighted
 from wm_train.training.manifest import new_manifest
@@ -35,11 +35,13 @@ def train(
     dataset: Dataset,
     out: Path,
     device: str = "cpu",
+    start_from: Path | None = None,
     on_step: Callable[[int, int, float], None] | None = None,
 ) -> dict:
     """Trains and writes `best.pt` (lowest held-out loss), `final.pt` and `manifest.json` into `out`.
 
-    `on_step(step, steps, loss)` is called after every optimiser step. Returns the manifest. Ctrl-C saves `final.pt`
+    `start_from` is a checkpoint of the same model whose weights and tables are the beginning; its manifest is kept in the
+    new one. `on_step(step, steps, loss)` is called after every optimiser step. Returns the manifest. Ctrl-C saves `final.pt`
     and raises KeyboardInterrupt. Raises UserError for data that cannot be trained on and for a loss that is not finite.
     """
     settings = experiment.training
@@ -54,16 +56,15 @@ def train(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror}); name another folder") from None
-    model = build_model(experiment)
-    model.age.measure(dataset, train_games)
-    sample = windows.read(np.sort(rng.permutation(len(windows))[:MEASURED_WINDOWS]))
-    model.network.encoder.measure(sample.floats[:, -1], sample.ints[:, -1], sample.controllers[:, -1])
+    model, earlier = _beginning(experiment, dataset, train_games, windows, rng, start_from)
     model.to(device)
     optimiser = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     frames = min(settings.frames_per_epoch or len(windows), len(windows))
     steps = settings.epochs * math.ceil(frames / settings.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _cosine(step, steps, settings.warmup_steps))
     manifest = new_manifest(experiment, dataset, train_games, held_games, device)
+    if earlier:
+        manifest["started_from"] = earlier
     best, step = math.inf, 0
     try:
         for epoch in range(settings.epochs):
@@ -98,6 +99,27 @@ def train(
         save_checkpoint(out / "final.pt", model, manifest)
         write_text(out / "manifest.json", json.dumps(manifest, indent=1))
     return manifest
+
+
+def _beginning(
+    experiment: Experiment,
+    dataset: Dataset,
+    train_games: list[int],
+    windows: Windows,
+    rng: np.random.Generator,
+    start_from: Path | None,
+) -> tuple[WorldModel, dict | None]:
+    """The model to train, and the manifest of the checkpoint that it comes from, if any."""
+    if start_from is not None:
+        model, earlier = load_checkpoint(start_from)
+        if earlier["experiment"]["model"] != experiment.model.model_dump(mode="json"):
+            raise UserError(f"{start_from}: another model than {experiment.name} describes; name a checkpoint of it")
+        return model, earlier
+    model = build_model(experiment)
+    model.age.measure(dataset, train_games)
+    sample = windows.read(np.sort(rng.permutation(len(windows))[:MEASURED_WINDOWS]))
+    model.network.encoder.measure(sample.floats[:, -1], sample.ints[:, -1], sample.controllers[:, -1])
+    return model, None
 
 
 def batch_losses(model: WorldModel, batch: Batch) -> dict[str, Tensor]:
