@@ -31,8 +31,13 @@ def train(
     from wm_train.training.trainer import train as run
 
     experiment = load_experiment(config)
-    given: dict[str, float | None] = {"epochs": epochs, "frames_per_epoch": frames_per_epoch, "batch_size": batch_size, "max_games": max_games}
-    given["learning_rate"] = learning_rate
+    given: dict[str, float | None] = {
+        "epochs": epochs,
+        "frames_per_epoch": frames_per_epoch,
+        "batch_size": batch_size,
+        "max_games": max_games,
+        "learning_rate": learning_rate,
+    }
     changes = {name: value for name, value in given.items() if value is not None}
     experiment = experiment.model_copy(update={"training": experiment.training.model_copy(update=changes)})
     data = Dataset(dataset)

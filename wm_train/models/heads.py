@@ -36,7 +36,8 @@ class Head:
 
 
 HEADS: tuple[Head, ...] = (
-    Head("continuous", ("percent", "x", "y", "shield"), "delta", 1.0, scale=(5.0, 1.0, 1.0, 1.0), beta=(1.0, 0.1, 0.1, 0.1)),
+    Head("continuous", ("percent", "x", "y", "shield"), "delta", 1.0, scale=(5.0, 1.0, 1.0, 1.0),
+         beta=(1.0, 0.1, 0.1, 0.1)),
     Head("velocity", VELOCITIES, "delta", 0.5, scale=(0.5,) * 5, beta=(0.1,) * 5),
     Head("dynamics", ("hitlag", "stocks", "combo_count"), "absolute", 0.5, scale=(5.0, 1.0, 1.0), beta=(1.0, 0.1, 0.1)),
     Head("binary", ("facing", "invulnerable", "on_ground"), "binary", 0.5),

@@ -40,9 +40,10 @@ def train(
 ) -> dict:
     """Trains and writes `best.pt` (lowest held-out loss), `final.pt` and `manifest.json` into `out`.
 
-    `start_from` is a checkpoint of the same model whose weights and tables are the beginning; its manifest is kept in the
-    new one. `on_step(step, steps, loss)` is called after every optimiser step. Returns the manifest. Ctrl-C saves `final.pt`
-    and raises KeyboardInterrupt. Raises UserError for data that cannot be trained on and for a loss that is not finite.
+    `start_from` is a checkpoint of the same model whose weights and tables are the beginning; its manifest is kept in
+    the new one. `on_step(step, steps, loss)` is called after every optimiser step. Returns the manifest. Ctrl-C saves
+    `final.pt` and raises KeyboardInterrupt. Raises UserError for data that cannot be trained on and for a loss that is
+    not finite.
     """
     settings = experiment.training
     torch.manual_seed(settings.seed)
