@@ -245,3 +245,20 @@ def test_unpickling_runs_no_code(tmp_path) -> None:
     with pytest.raises(UserError):
         load_checkpoint(tmp_path / "evil.pt")
     assert not (tmp_path / "owned").exists()
+
+
+def test_training_goes_on_from_a_checkpoint_and_says_so(dataset, experiment, run, tmp_path) -> None:
+    manifest = train(brief(experiment), dataset, tmp_path / "on", start_from=run / "best.pt")
+    before, _ = load_checkpoint(run / "best.pt")
+    after, kept = load_checkpoint(tmp_path / "on" / "final.pt")
+    assert manifest["started_from"]["epochs"] == kept["started_from"]["epochs"] != []
+    for table in ("start", "rate", "loop_end", "loop_to"):
+        assert torch.equal(getattr(before.age, table), getattr(after.age, table))
+    assert torch.equal(before.network.encoder.mean, after.network.encoder.mean)
+    assert not torch.equal(before.network.heads.linear.weight, after.network.heads.linear.weight)
+
+
+def test_a_checkpoint_of_another_model_is_refused(dataset, experiment, run, tmp_path) -> None:
+    other = experiment.model_copy(update={"model": experiment.model.model_copy(update={"trunk": (16,)})})
+    with pytest.raises(UserError, match="another model"):
+        train(other, dataset, tmp_path / "on", start_from=run / "best.pt")

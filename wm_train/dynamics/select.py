@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from wm_runtime.facts import FAMILIES
 from wm_runtime.schema import NO_GROUND
 from wm_train.dynamics.age import StateAge
 from wm_train.dynamics.kinematics import displacement
@@ -13,6 +14,10 @@ from wm_train.models.heads import HEAD, NO_GROUND_CLASS
 
 PERCENT_FLOOR = 2.0
 """Smallest predicted rise of percent that counts as a hit; below it, percent stays."""
+DAMAGE = (FAMILIES["damage"][0], FAMILIES["damage"][-1])
+"""First and last action state of being hit."""
+HIT_PERCENT, HIT_LAG = (1.0, 30.0), (2.0, 20.0)
+"""Percent and hitlag of a hit are no less and no more."""
 LAST_RULED_ACTION, REBIRTH_WAIT = 12, 13
 """Actions 0 to 12 (dying, rebirth) are entered by rule, never by the action head; 13, the wait on the platform of
 rebirth, only from 12."""
@@ -51,11 +56,28 @@ def select(heads: dict[str, Tensor], before: Named, age: StateAge) -> tuple[Name
     dx, dy = displacement(before, after)
     after["x"] = before["x"] + dx + delta["x"]
     after["y"] = before["y"] + dy + delta["y"]
+    hit, chance = _enters_damage(before["action"], after["action"], probability)
     rise = torch.where(delta["percent"] >= PERCENT_FLOOR, delta["percent"], torch.zeros_like(dx))
-    after["percent"] = before["percent"] + rise
+    damage = (delta["percent"] / chance).clamp(*HIT_PERCENT)
+    after["percent"] = before["percent"] + torch.where(hit, damage, rise)
+    lag = (value["hitlag"] / chance).clamp(*HIT_LAG).round()
+    after["hitlag"] = torch.where(hit & (after["hitlag"] == 0), lag, after["hitlag"])
     after["shield"] = (before["shield"] + delta["shield"]).clamp(0.0, 60.0)
     after["state_age"] = age(before, after["action"])
     return after, entropy
+
+
+def _enters_damage(before: Tensor, after: Tensor, probability: Tensor) -> tuple[Tensor, Tensor]:
+    """Who is hit: it enters a damage action, (N, 2) bool; and how likely that was, (N, 2), at least 0.05.
+
+    A regressed rise is the mean of hit and no hit: divided by the chance of a hit, it is the mean of a hit.
+    """
+    first, last = DAMAGE
+    was_hurt = (before >= first) & (before <= last)
+    stays = probability.gather(-1, before.long()[..., None])[..., 0]
+    chance = probability[..., first : last + 1].sum(dim=-1) - torch.where(was_hurt, stays, torch.zeros_like(stays))
+    hit = (after >= first) & (after <= last) & (after != before)
+    return hit, chance.clamp(min=0.05)
 
 
 def _scales(head: str) -> list[tuple[str, float]]:
