@@ -31,6 +31,8 @@ def replays(
     print(f"mwm replays build           {found['building_files_per_second']:8.1f} files/s")
     print(f"ratio                       {found['ratio']:8.2f}")
     print(f"peak memory of the build    {found['peak_memory_bytes'] / 2**20:8.0f} MiB")
-    batch = f"batches of {WINDOWS} windows of {LENGTH} frames"
-    print(f"{batch}, cold {found['cold_batches_per_second']:.0f}/s, warm {found['warm_batches_per_second']:.0f}/s")
+    print(f"batches of {WINDOWS} random windows of {LENGTH} frames a second:")
+    for cache in ("cold", "warm"):
+        stored, decoded = (found[f"{cache}_{form}_batches_per_second"] for form in ("stored", "decoded"))
+        print(f"  {cache} cache  {stored:8.0f} as stored, {decoded:.0f} decoded into states and controllers")
     print(f"open a dataset {found['open_us']:.0f} µs, one window {found['window_us']:.1f} µs")

@@ -59,8 +59,13 @@ def bench_build(replays: Path, workers: int, rounds: int = 3) -> dict[str, float
 
 def bench_windows(dataset: Path, seconds: float = 5.0) -> dict[str, float]:
     """Batches of random windows a second: `cold` with the dataset's files dropped from the page cache before every
-    eight batches (where the system can), `warm` without; microseconds to open the dataset and to read one window."""
-    cold, warm = (_batches_per_second(dataset, seconds, drop) for drop in (True, False))
+    eight batches (where the system can), `warm` without; as they are `stored`, and `decoded` into states and
+    controllers; microseconds to open the dataset and to read one window."""
+    speeds = {
+        f"{cache}_{form}_batches_per_second": _batches_per_second(dataset, seconds, cache == "cold", form == "decoded")
+        for cache in ("cold", "warm")
+        for form in ("stored", "decoded")
+    }
     started = time.perf_counter()
     data = Dataset(dataset)
     opening = time.perf_counter() - started
@@ -74,14 +79,13 @@ def bench_windows(dataset: Path, seconds: float = 5.0) -> dict[str, float]:
         data.records(int(game), int(row), int(row) + LENGTH).tobytes()
     single = (time.perf_counter() - started) / len(games)
     return {
-        "cold_batches_per_second": cold,
-        "warm_batches_per_second": warm,
+        **speeds,
         "open_us": opening * 1e6,
         "window_us": single * 1e6,
     }
 
 
-def _batches_per_second(path: Path, seconds: float, drop: bool) -> float:
+def _batches_per_second(path: Path, seconds: float, drop: bool, decode: bool) -> float:
     """Each batch is announced while the one before it is decoded, as a loader does."""
     rng = np.random.default_rng(0)
     spent, batches, rounds = 0.0, 0, 8
@@ -100,7 +104,7 @@ def _batches_per_second(path: Path, seconds: float, drop: bool) -> float:
         for current, following in zip(drawn, [*drawn[1:], None], strict=True):
             if following:
                 data.announce(*following, LENGTH)
-            data.windows(*current, LENGTH)
+            (data.windows if decode else data.stored_windows)(*current, LENGTH)
         spent += time.perf_counter() - started
         batches += rounds
     return batches / spent

@@ -161,16 +161,22 @@ class Dataset:
 
         Floats are (B·length, 2, F); reshape to (B, length, …). Nothing but the asked frames is read.
         """
+        flat = self.stored_windows(game, start, length).reshape(-1, PLAYERS)
+        frame = ((self._first_frame[game] + start)[:, None] + np.arange(length)).reshape(-1)
+        return unpack_state(flat, frame, np.repeat(self.stage[game], length)), unpack_controllers(flat)
+
+    def stored_windows(self, game: np.ndarray, start: np.ndarray, length: int) -> np.ndarray:
+        """The same windows as they are stored, (B, length, 2) of layout.RECORD."""
         parts = self._parts(game, start)
-        steps = np.arange(length)
         records = np.empty((len(game), length, PLAYERS), RECORD)
         for shard, _, rows in parts:
             shard.announce(rows, length)
+        to = records.reshape(len(game), -1).view(np.uint8)  # (B, length · FRAME_BYTES): a window is one run of bytes
         for shard, chosen, rows in parts:
-            records[chosen] = shard.records[rows[:, None] + steps]
-        flat = records.reshape(-1, PLAYERS)
-        frame = ((self._first_frame[game] + start)[:, None] + steps).reshape(-1)
-        return unpack_state(flat, frame, np.repeat(self.stage[game], length)), unpack_controllers(flat)
+            stored = shard.records.view(np.uint8).reshape(-1)
+            for window, row in zip(chosen.tolist(), rows.tolist(), strict=True):
+                to[window] = stored[row * FRAME_BYTES : (row + length) * FRAME_BYTES]
+        return records
 
     def announce(self, game: np.ndarray, start: np.ndarray, length: int) -> None:
         """Tells the system which windows will be read next, so that it fetches them meanwhile."""

@@ -23,6 +23,7 @@ from wm_runtime.schema import (
     Control,
     Field,
     State,
+    state_layout,
 )
 
 
@@ -106,11 +107,19 @@ def unpack(records: np.ndarray, names: Iterable[str] = tuple(COLUMNS)) -> dict[s
     return {name: _decode(records, name) for name in names}
 
 
+_WHOLE = tuple(row.name for row in GROUPS["f4"])
+_FIRST_FLOAT = FLOAT_FIELDS.index(_WHOLE[0])
+if FLOAT_FIELDS[_FIRST_FLOAT : _FIRST_FLOAT + len(_WHOLE)] != _WHOLE:
+    raise ValueError("fields stored as floats must stand together in the field table")
+
+
 def unpack_state(records: np.ndarray, frame: np.ndarray, stage: np.ndarray) -> State:
     """Records (T, 2), frame numbers and stage ids (T,) → State of T matches."""
-    state = State.zeros(len(records))
+    state = State(*(np.empty(shape, dtype) for shape, dtype in state_layout(len(records)).values()))
+    state.floats[..., _FIRST_FLOAT : _FIRST_FLOAT + len(_WHOLE)] = records["f4"]
     for name in (*FLOAT_FIELDS, *INT_FIELDS):
-        state[name] = _decode(records, name)
+        if name not in _WHOLE:
+            state[name] = _decode(records, name)
     state["frame"], state["stage"] = frame, stage
     return state
 
