@@ -48,7 +48,8 @@ def export(model: WorldModel, manifest: dict[str, Any], path: str | Path) -> Non
     names = [f"state.{n}" for n in state_layout(0)] + ["controllers"] + [f"carry.{n}" for n in flat.names]
     outputs = [f"next.{n}" for n in state_layout(0)] + [f"next_carry.{n}" for n in flat.names]
     outputs += [f"aux.{n}" for n in AUX]
-    logging.getLogger("onnxscript").setLevel(logging.ERROR)
+    for noisy in ("onnxscript", "torch.onnx"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")
         file = Path(folder) / "step.onnx"
