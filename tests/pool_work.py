@@ -16,7 +16,7 @@ DEEDS: dict[str, Callable[[], object]] = {
     "hang": lambda: time.sleep(600),
     "raise": lambda: 1 // 0,
     "answer what cannot be sent": lambda: lambda: None,
-    "take too much memory": lambda: bytearray(WORKER_MEMORY),
+    "take too much memory": lambda: len(bytearray(WORKER_MEMORY)),
 }
 
 
