@@ -13,15 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from wm_runtime.artifact import FORMAT_VERSION, write_artifact
-from wm_runtime.schema import CONTROL_NAMES, FLOAT_FIELDS, INT_FIELDS, PLAYERS, field_table_hash, state_layout
+from wm_runtime.schema import CONTROL_NAMES, PLAYERS, field_table_hash, state_layout
 from wm_train.dynamics.step import AUX, WorldModel
-from wm_train.models.heads import HEADS
 
 OPSET = 18
 WARMUP = 64
 """True past frames that a start should bring: the frame stack, and the longest time that a rule counts (death)."""
-PREDICTED = sorted({name for head in HEADS for name in head.fields if name in (*FLOAT_FIELDS, *INT_FIELDS)})
-"""Fields that the model or its rules predict; the others stay as they were at the start, but for rebirth."""
 
 
 class _Flat(nn.Module):
@@ -88,7 +85,7 @@ def metadata(
         "carry": carry,
         "aux": aux,
         "warmup": WARMUP,
-        "predicted": PREDICTED,
+        "predicted": list(model.core.predicted),
         "parameters": sum(p.numel() for p in model.parameters()),
         "manifest": manifest,
         "fidelity": {},

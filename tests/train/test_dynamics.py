@@ -16,8 +16,9 @@ from wm_runtime.replays.dataset import Dataset, DatasetWriter
 from wm_runtime.schema import CONTROL_NAMES, FIRST_FRAME, MATCH_FRAMES, NO_PLAYER, PLAYERS, State
 from wm_runtime.starts import spawn
 from wm_train.dynamics.age import StateAge
-from wm_train.dynamics.memory import recall
+from wm_train.dynamics.classic import ClassicCore
 from wm_train.dynamics.named import named
+from wm_train.dynamics.stack import recall
 from wm_train.dynamics.step import WorldModel
 from wm_train.encoding import PRESETS
 from wm_train.export import zero_carry
@@ -42,7 +43,7 @@ def saying(action: int = FALL, on_ground: bool = False, **deltas: float) -> Worl
     with torch.no_grad():
         network.heads.linear.weight.zero_()
         network.heads.linear.bias[:] = torch.cat([outputs[h.name].flatten() for h in HEADS])
-    return WorldModel(network).eval()
+    return WorldModel(ClassicCore(network)).eval()
 
 
 def match(where: Stage | str = "FINAL_DESTINATION", **fields: float) -> State:
@@ -256,10 +257,10 @@ def test_dying_rebirth_and_its_platform_are_never_said_by_the_network() -> None:
 def wild() -> list[Step]:
     """48 matches on all stages over 320 frames, stepped by a network of large random weights."""
     torch.manual_seed(3)
-    model = WorldModel(FrameStackMLP(PRESETS["v2.2"], trunk=(32,))).eval()
+    model = WorldModel(ClassicCore(FrameStackMLP(PRESETS["v2.2"], trunk=(32,)))).eval()
     with torch.no_grad():
-        model.network.heads.linear.weight *= 8
-        model.network.heads.linear.bias[: HEAD["continuous"].width + HEAD["velocity"].width] *= 4
+        model.core.network.heads.linear.weight *= 8
+        model.core.network.heads.linear.bias[: HEAD["continuous"].width + HEAD["velocity"].width] *= 4
     rng = np.random.default_rng(0)
     parts = [match(STAGES[i % len(STAGES)]) for i in range(48)]
     state = State(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("floats", "ints", "match")))
@@ -433,7 +434,7 @@ def test_ages_of_real_games_are_foretold(real_dataset: Dataset) -> None:
 
 def test_a_carry_of_zeros_is_a_past_in_which_the_first_state_stood_still() -> None:
     model, state = saying(), match(percent=31, self_x_air=0.4)
-    encoder = model.network.encoder
+    encoder = model.core.network.encoder
     floats, ints = torch.from_numpy(state.floats), torch.from_numpy(state.ints)
     carry = zero_carry(model, 1)
     past = recall(encoder, carry, floats, ints, named(floats, ints))
@@ -445,7 +446,7 @@ def test_a_carry_of_zeros_is_a_past_in_which_the_first_state_stood_still() -> No
 
 def test_the_carry_holds_the_last_frames_and_how_long_the_action_lasts() -> None:
     model, state = saying(FALL, self_x_air=0.1), match(action=WAIT)
-    encoder, carry = model.network.encoder, zero_carry(model, 1)
+    encoder, carry = model.core.network.encoder, zero_carry(model, 1)
     rng = np.random.default_rng(0)
     frames, pads = [], [np.zeros((1, PLAYERS, len(CONTROL_NAMES)), np.float32)]
     for _ in range(14):

@@ -15,7 +15,7 @@ from wm_runtime.schema import FIRST_FRAME, PLAYERS, field_table_hash
 from wm_train.config import Experiment
 from wm_train.training.checkpoint import build_model, load_checkpoint
 from wm_train.training.data import Windows, split_games
-from wm_train.training.trainer import batch_losses, evaluate_one_step, train
+from wm_train.training.trainer import evaluate_one_step, train
 
 
 def brief(experiment: Experiment, **changes: object) -> Experiment:
@@ -130,11 +130,11 @@ def test_an_epoch_draws_each_window_once_in_random_order(dataset: Dataset) -> No
 def test_the_target_frame_itself_is_no_input(run: Path, held_out: Windows) -> None:
     model, _ = load_checkpoint(run / "final.pt")
     seen = []
-    model.network.register_forward_pre_hook(lambda _, inputs: seen.append([t.clone() for t in inputs]))
+    model.core.network.register_forward_pre_hook(lambda _, inputs: seen.append([t.clone() for t in inputs]))
     for change in (0, 7):
         batch = held_out.read(np.arange(20))
         batch.floats[:, -1] += change
-        batch_losses(model, batch)
+        model.core.losses(batch)
     assert all(torch.equal(one, other) for one, other in zip(*seen, strict=True))
 
 
@@ -254,8 +254,8 @@ def test_training_goes_on_from_a_checkpoint_and_says_so(dataset, experiment, run
     assert manifest["started_from"]["epochs"] == kept["started_from"]["epochs"] != []
     for table in ("start", "rate", "loop_end", "loop_to"):
         assert torch.equal(getattr(before.age, table), getattr(after.age, table))
-    assert torch.equal(before.network.encoder.mean, after.network.encoder.mean)
-    assert not torch.equal(before.network.heads.linear.weight, after.network.heads.linear.weight)
+    assert torch.equal(before.core.network.encoder.mean, after.core.network.encoder.mean)
+    assert not torch.equal(before.core.network.heads.linear.weight, after.core.network.heads.linear.weight)
 
 
 def test_a_checkpoint_of_another_model_is_refused(dataset, experiment, run, tmp_path) -> None:

@@ -135,6 +135,34 @@ def stage(name_or_id: str | int) -> Stage:
     return _find("stage", name_or_id, _STAGE_OF, [s.name for s in STAGES])
 
 
+@dataclass(frozen=True)
+class Hitboxes:
+    """Hitboxes of the moves, one row for each (character, action, whole state_age) on which one is active.
+
+    key: (R, 3) int16, sorted, internal ids · box: (R, 4, 3) float32, x ahead of and y above the attacker's position
+    and the radius, units; radius 0 for none. Source: framedata.csv of the PyPI package melee 0.47.6.
+    """
+
+    key: np.ndarray
+    box: np.ndarray
+
+
+def hitboxes() -> Hitboxes:
+    """Every hitbox that is known; projectiles and throws have none."""
+    with np.load(str(files(__package__).joinpath("hitboxes.npz"))) as arrays:
+        return Hitboxes(arrays["key"], arrays["box"])
+
+
+def physics(name: str) -> np.ndarray:
+    """A constant of every character, by internal id, NaN where there is none: friction, gravity, terminal, walk,
+    fast_fall, air_speed, air_friction, air_mobility (units a frame), size (units)."""
+    table = _load("physics.json")["characters"]
+    out = np.full(1 + max(map(int, table)), np.nan, np.float32)
+    for internal_id, row in table.items():
+        out[int(internal_id)] = row[name]
+    return out
+
+
 def action_name(action: int) -> str:
     """Name of an action state; "SPECIAL_341" and so on where it depends on the character."""
     return ACTION_NAMES[action] if 0 <= action < len(ACTION_NAMES) else f"SPECIAL_{action}"

@@ -1,7 +1,8 @@
-"""The carry of a frame-stack model: the frames before this one, and how long each action has lasted. All by rule.
+"""Explicit memory: what a match's past means for its next frame, as numbers that rules keep. A few hundred bytes.
 
-A carry of zeros means that nothing is remembered: the first step fills the stack with the state it is given. A match
-that starts in the middle of a game is warmed up by stepping its true past frames and keeping only the carry.
+A carry holds the memory of the frame before the present one and what of that frame the rules compare with; `recall`
+brings it up to the present state. A carry of zeros means that nothing is remembered. The same rules, run over whole
+games, give training its memory at every frame.
 """
 
 from __future__ import annotations
@@ -11,62 +12,96 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wm_runtime.schema import CONTROL_NAMES, PLAYERS
+from wm_runtime.schema import C_, CONTROL_NAMES, PLAYERS
 from wm_train.dynamics.named import Named
-from wm_train.encoding import Encoder, EncodingConfig
 
 Carry = dict[str, Tensor]
+CONTROLLERS = 8
+"""Past controllers that are kept."""
+COUNTERS: tuple[str, ...] = (
+    "frames_in_action", "since_hurtbox", "since_airborne", "since_hitlag", "since_ledge", "since_trigger", "since_hit",
+    "since_landing",
+)  # fmt: skip
+"""Frames since: the action, hurtbox or airborne state became what it is; hitlag last began; the fighter last held a
+ledge; shoulder, L or R was last pressed; percent last rose; the fighter last came down from the air."""
+NUMBERS: tuple[str, ...] = (*COUNTERS, "action_1", "action_2")
+"""Columns of the memory's integers: the counters, and the two actions before the present one."""
+LIMIT = 1000
+"""Counters stop here."""
+NEVER = 250
+"""Counters of what has not happened begin here."""
+COMPARED_INTS, COMPARED_FLOATS = ("action", "hurtbox", "airborne"), ("hitlag", "percent", "x", "y", "state_age")
+"""Fields of the frame before that are kept as they were."""
+LEDGE = (252, 253)
+PRESSED = 0.3
 
 
-def carry_layout(config: EncodingConfig) -> dict[str, tuple[tuple[int, ...], str]]:
+def carry_layout() -> dict[str, tuple[tuple[int, ...], str]]:
     """Name → (shape without the match axis, dtype) of the carry, in the artifact's order."""
-    past = config.frames - 1
     return {
-        "stack_floats": ((past, PLAYERS, len(config.float_names)), "float32"),
-        "stack_classes": ((past, PLAYERS, len(config.embeddings)), "int32"),
-        "controllers": ((PLAYERS, len(CONTROL_NAMES)), "float32"),
-        "action": ((PLAYERS,), "int32"),
-        "frames_in_action": ((PLAYERS,), "int32"),
+        "numbers": ((PLAYERS, len(NUMBERS)), "int32"),
+        "last_ints": ((PLAYERS, len(COMPARED_INTS)), "int32"),
+        "last_floats": ((PLAYERS, len(COMPARED_FLOATS)), "float32"),
+        "controllers": ((CONTROLLERS, PLAYERS, len(CONTROL_NAMES)), "float32"),
         "steps": ((1,), "int32"),
     }
 
 
 @dataclass
-class Remembered:
-    """What a step sees of the past, the present state included."""
+class Past:
+    """What is remembered at the present frame."""
 
-    floats: Tensor
-    """(N, K, 2, floats) encoded frames, the present one last."""
-    classes: Tensor
+    numbers: Named
+    """NUMBERS by name, (N, 2) int32."""
+    last: Named
+    """COMPARED fields of the frame before, (N, 2)."""
     controllers: Tensor
-    """(N, 2, 13) that produced the present state."""
-    frames_in_action: Tensor
-    """(N, 2) int32, frames for which the present action has lasted before this one."""
+    """(N, CONTROLLERS, 2, 13): those that produced this frame and the ones before, the latest last."""
 
 
-def recall(encoder: Encoder, carry: Carry, floats: Tensor, ints: Tensor, state: Named) -> Remembered:
-    """The carry and the present state (raw floats, ints, and by name) → what is remembered."""
-    fresh = carry["steps"][:, 0] == 0
-    now_floats, now_classes = encoder.frame(floats, ints, carry["controllers"])
-    past = fresh[:, None, None, None]
-    stack_floats = torch.where(past, now_floats[:, None], carry["stack_floats"])
-    stack_classes = torch.where(past, now_classes[:, None], carry["stack_classes"])
-    same = (state["action"] == carry["action"]) & ~fresh[:, None]
-    return Remembered(
-        floats=torch.cat([stack_floats, now_floats[:, None]], dim=1),
-        classes=torch.cat([stack_classes, now_classes[:, None]], dim=1),
-        controllers=carry["controllers"],
-        frames_in_action=torch.where(same, carry["frames_in_action"] + 1, torch.zeros_like(carry["action"])),
-    )
+def recall(carry: Carry, state: Named) -> Past:
+    """The carry and the present state → the memory at the present state."""
+    fresh = (carry["steps"] == 0)  # (N, 1)
+    numbers = {name: carry["numbers"][..., i] for i, name in enumerate(NUMBERS)}
+    last = {name: carry["last_ints"][..., i] for i, name in enumerate(COMPARED_INTS)}
+    last |= {name: carry["last_floats"][..., i] for i, name in enumerate(COMPARED_FLOATS)}
+    last = {name: torch.where(fresh, state[name], value) for name, value in last.items()}
+    unknown = {name: torch.full_like(state["action"], 0 if name in _STATES else NEVER) for name in COUNTERS}
+    unknown |= {"action_1": state["action"], "action_2": state["action"]}
+    numbers = {name: torch.where(fresh, unknown[name], value) for name, value in numbers.items()}
+    advanced = advance(numbers, last, state, carry["controllers"][:, -2:])
+    numbers = {name: torch.where(fresh, numbers[name], value) for name, value in advanced.items()}
+    return Past(numbers, last, carry["controllers"])
 
 
-def remember(past: Remembered, carry: Carry, state: Named, controllers: Tensor) -> Carry:
-    """The carry after this step: the present state joins the stack, `controllers` are those of the next frame."""
+_STATES = {"frames_in_action": "action", "since_hurtbox": "hurtbox", "since_airborne": "airborne"}
+"""Counter → the field that it watches."""
+
+
+def advance(numbers: Named, last: Named, state: Named, controllers: Tensor) -> Named:
+    """Memory of the frame before, that frame's COMPARED fields, the present state and the controllers (N, 2, 2, 13) of
+    both → the memory of the present frame."""
+    events = {name: state[field] != last[field] for name, field in _STATES.items()}
+    trigger = controllers[..., [C_["shoulder"], C_["l"], C_["r"]]].amax(dim=-1) > PRESSED  # (N, 2 frames, 2)
+    events["since_hitlag"] = (state["hitlag"] > 0) & (state["hitlag"] >= last["hitlag"])
+    events["since_ledge"] = (state["action"] >= LEDGE[0]) & (state["action"] <= LEDGE[1])
+    events["since_trigger"] = trigger[:, 1] & ~trigger[:, 0]
+    events["since_hit"] = state["percent"] > last["percent"]
+    events["since_landing"] = (state["airborne"] == 0) & (last["airborne"] == 1)
+    after = {n: torch.where(e, torch.zeros_like(numbers[n]), (numbers[n] + 1)) for n, e in events.items()}
+    after = {n: counter.clamp(max=LIMIT) for n, counter in after.items()}
+    changed = events["frames_in_action"]
+    after["action_1"] = torch.where(changed, last["action"], numbers["action_1"])
+    after["action_2"] = torch.where(changed, numbers["action_1"], numbers["action_2"])
+    return {name: after[name] for name in NUMBERS}
+
+
+def remember(past: Past, carry: Carry, state: Named, controllers: Tensor) -> Carry:
+    """The carry after a step from `state` with `controllers` (N, 2, 13), those of the next frame."""
     return {
-        "stack_floats": past.floats[:, 1:],
-        "stack_classes": past.classes[:, 1:],
-        "controllers": controllers,
-        "action": state["action"],
-        "frames_in_action": past.frames_in_action,
-        "steps": carry["steps"] + 1,
+        "numbers": torch.stack([past.numbers[name] for name in NUMBERS], dim=-1),
+        "last_ints": torch.stack([state[name] for name in COMPARED_INTS], dim=-1),
+        "last_floats": torch.stack([state[name] for name in COMPARED_FLOATS], dim=-1),
+        "controllers": torch.cat([past.controllers[:, 1:], controllers[:, None]], dim=1),
+        "steps": (carry["steps"] + 1).clamp(max=LIMIT),
     }

@@ -9,32 +9,30 @@ import torch
 from torch import Tensor, nn
 
 from wm_runtime.schema import M_
-from wm_train.dynamics.age import StateAge
 from wm_train.dynamics.contact import Contact
-from wm_train.dynamics.memory import Carry, carry_layout, recall, remember
+from wm_train.dynamics.core import Carry, Core
 from wm_train.dynamics.named import named, raw
 from wm_train.dynamics.rules import Rules, match_over
-from wm_train.dynamics.select import select
 from wm_train.encoding import stage_of
-from wm_train.models.frame_stack_mlp import FrameStackMLP
 
 AUX = {"action_entropy": "float32", "stock_lost": "bool", "match_over": "bool"}
 """Name → dtype of what a step says beside the state: (N, 2) nats of the action head, (N, 2), (N,)."""
 
 
 class WorldModel(nn.Module):
-    """A network and the rules around it."""
+    """A learned core and the rules around it."""
 
-    def __init__(self, network: FrameStackMLP):
+    core: Core
+
+    def __init__(self, core: Core):
         super().__init__()
-        self.network = network
-        self.age = StateAge()
+        self.core = core
         self.contact = Contact()
         self.rules = Rules()
 
     @property
     def carry_layout(self) -> dict[str, tuple[tuple[int, ...], str]]:
-        return carry_layout(self.network.encoder.config)
+        return self.core.carry_layout
 
     def forward(
         self, floats: Tensor, ints: Tensor, match: Tensor, controllers: Tensor, carry: Carry
@@ -44,19 +42,17 @@ class WorldModel(nn.Module):
         Returns the next state in the same form, the next carry and aux as listed in AUX.
         """
         before = named(floats, ints)
-        past = recall(self.network.encoder, carry, floats, ints, before)
         stage = stage_of(match)
-        heads = self.network(past.floats, past.classes, stage, controllers, past.controllers)
-        after, entropy = select(heads, before, self.age)
-        after = self.contact(before, after, stage)
-        after = self.rules(before, after, stage, past.frames_in_action)
+        proposal = self.core(floats, ints, match, before, controllers, carry)
+        after = self.contact(before, proposal.after, stage)
+        after = self.rules(before, after, stage, proposal.frames_in_action)
 
         frame = match[..., M_["frame"]] + 1
         columns = {"frame": frame, "stage": match[..., M_["stage"]]}
         next_match = torch.stack([columns[name] for name in M_], dim=-1)
         aux = {
-            "action_entropy": entropy,
+            "action_entropy": proposal.entropy,
             "stock_lost": after["stocks"] < before["stocks"],
             "match_over": match_over(after, frame),
         }
-        return (*raw(after), next_match), remember(past, carry, before, controllers), aux
+        return (*raw(after), next_match), proposal.carry, aux

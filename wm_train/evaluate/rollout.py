@@ -4,15 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from wm_runtime.schema import State
+from wm_runtime.artifact import Artifact
+from wm_runtime.errors import UserError
+from wm_runtime.schema import FIELDS, FIRST_FRAME, VELOCITIES, State
 from wm_runtime.simulator import Simulator
+from wm_runtime.starts import Start
 from wm_train.evaluate.windows import Window
 
-FIELDS = ("x", "y", "percent", "action", "state_age")
-"""What is kept of the predictions."""
+ALL_FIELDS = tuple(f.name for f in FIELDS)
+GROUPS: dict[str, tuple[str, ...]] = {
+    "position": ("x", "y"),
+    "velocity": VELOCITIES,
+    "contact": ("ground", "airborne"),
+    "age": ("state_age",),
+    "flags": tuple(name for name in ALL_FIELDS if name.startswith("flags_")),
+    **{name: (name,) for name in ALL_FIELDS},
+}
+"""What `--substitute` may name → the fields into which the truth is put."""
+
+
+class Steps(Protocol):
+    """N matches that are stepped as one batch: a Simulator, or anything like it. `step` may leave another `state`."""
+
+    @property
+    def state(self) -> State: ...
+
+    def reset(self, start: Start) -> object: ...
+
+    def step(self, controllers: np.ndarray) -> object: ...
 
 
 @dataclass
@@ -24,34 +47,68 @@ class Prediction:
     one_step: dict[str, np.ndarray]
 
 
-def run_model(simulator: Simulator, window: Window, scored: int) -> Prediction:
+Predictor = Callable[[Window, int, tuple[str, ...]], Prediction]
+"""(windows, one-step frames wanted of each, fields wanted) → what is predicted of them."""
+
+
+class Model:
+    """An artifact as a Predictor, and as a batch of matches of any number."""
+
+    def __init__(self, artifact: Artifact, substitute: tuple[str, ...] = ()):
+        self.artifact, self.substitute = artifact, substitute
+        self._simulators: dict[int, Simulator] = {}
+
+    @property
+    def history(self) -> int:
+        """True frames that warm up the model's memory before a window's start."""
+        return min(self.artifact.warmup, -FIRST_FRAME)
+
+    def simulator(self, matches: int) -> Simulator:
+        """A simulator of so many matches; its state is whatever the last user left."""
+        if matches not in self._simulators:
+            self._simulators = {matches: Simulator(self.artifact, matches)}
+        return self._simulators[matches]
+
+    def __call__(self, window: Window, scored: int, fields: tuple[str, ...] = ALL_FIELDS) -> Prediction:
+        return run_model(self.simulator(len(window)), window, scored, fields, self.substitute)
+
+
+def run_model(
+    simulator: Steps, window: Window, scored: int, fields: tuple[str, ...] = ALL_FIELDS,
+    substitute: tuple[str, ...] = (),
+) -> Prediction:  # fmt: skip
     """Predictions of a simulator of len(window) matches. Its memory is warmed up on the window's history; the last
-    `scored` of these one-step predictions are kept."""
-    free, one_step = [], []
+    `scored` of these one-step predictions are kept. In the free part, the truth is put into the fields of `substitute`
+    after each step; what is kept is what the model said of them."""
+    free: list[dict[str, np.ndarray]] = []
+    one_step: list[dict[str, np.ndarray]] = []
     simulator.reset(window.start(last=0))
     for row in range(window.length - 1):
         if row <= window.history:
             _copy(window.at(row), simulator.state)
+        elif substitute:
+            for name in substitute:
+                simulator.state[name] = window.field(name)[:, row]
         simulator.step(np.ascontiguousarray(window.controllers[:, row + 1]))
-        kept = {name: simulator.state[name].copy() for name in FIELDS}
+        kept = {name: simulator.state[name].copy() for name in fields}
         if window.history - scored < row <= window.history:
             one_step.append(kept)
         if row >= window.history:
             free.append(kept)
-    return Prediction(_stacked(free), _stacked(one_step))
+    return Prediction(_stacked(free, fields), _stacked(one_step, fields))
 
 
-def hold(window: Window, scored: int) -> Prediction:
+def hold(window: Window, scored: int, fields: tuple[str, ...] = ALL_FIELDS) -> Prediction:
     """The baseline in which nothing moves."""
-    true = {name: window.field(name) for name in FIELDS}
+    true = {name: window.field(name) for name in fields}
     now, ahead = window.history, window.horizon
     free = {name: np.repeat(values[:, now, None], ahead, axis=1) for name, values in true.items()}
     return Prediction(free, {name: values[:, now - scored + 1 : now + 1] for name, values in true.items()})
 
 
-def constant_velocity(window: Window, scored: int) -> Prediction:
+def constant_velocity(window: Window, scored: int, fields: tuple[str, ...] = ALL_FIELDS) -> Prediction:
     """The baseline in which the last position change goes on and all else holds."""
-    prediction = hold(window, scored)
+    prediction = hold(window, scored, fields)
     now = window.history
     k = np.arange(1, window.horizon + 1)[None, :, None]
     for name in ("x", "y"):
@@ -62,7 +119,26 @@ def constant_velocity(window: Window, scored: int) -> Prediction:
     return prediction
 
 
-BASELINES: dict[str, Callable[[Window, int], Prediction]] = {"hold": hold, "constant_velocity": constant_velocity}
+def truth(window: Window, scored: int, fields: tuple[str, ...] = ALL_FIELDS) -> Prediction:
+    """What a model that is the game itself would say: nothing scores better."""
+    last = window.history + 1
+    true = {name: window.field(name) for name in fields}
+    return Prediction(
+        {name: values[:, last:].copy() for name, values in true.items()},
+        {name: values[:, last - scored + 1 : last + 1].copy() for name, values in true.items()},
+    )
+
+
+BASELINES: dict[str, Predictor] = {"hold": hold, "constant_velocity": constant_velocity}
+
+
+def substituted(groups: str) -> tuple[str, ...]:
+    """"action,velocity" → the fields of these groups. Raises UserError for a name that is none."""
+    names = [name.strip() for name in groups.split(",") if name.strip()]
+    for name in names:
+        if name not in GROUPS:
+            raise UserError(f"cannot substitute {name!r}: choose of {', '.join(GROUPS)}")
+    return tuple(dict.fromkeys(field for name in names for field in GROUPS[name]))
 
 
 def _copy(source: State, target: State) -> None:
@@ -70,5 +146,5 @@ def _copy(source: State, target: State) -> None:
         np.copyto(array, getattr(source, name))
 
 
-def _stacked(rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    return {name: np.stack([row[name] for row in rows], axis=1) for name in FIELDS}
+def _stacked(rows: list[dict[str, np.ndarray]], fields: tuple[str, ...]) -> dict[str, np.ndarray]:
+    return {name: np.stack([row[name] for row in rows], axis=1) for name in fields} if rows else {}

@@ -40,6 +40,10 @@ class Window:
         """A player field of every frame, (B, length, 2)."""
         return self.truth[name].reshape(len(self), self.length, PLAYERS)
 
+    def stage(self) -> np.ndarray:
+        """(B,) stage id."""
+        return self.truth["stage"].reshape(len(self), self.length)[:, self.history]
+
     def at(self, row: int) -> State:
         """The true states of row `row` (`history` is the start frame)."""
         return self.truth.rows(np.arange(len(self)) * self.length + row)
@@ -53,22 +57,25 @@ class Window:
         return np.all(self.field("action")[:, self.history :] > LAST_DEATH_ACTION, axis=(1, 2))
 
 
-def sample_starts(dataset: Dataset, count: int, horizon: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """(games, start frames), `count` drawn evenly and without replacement from all t ≥ 0 with `horizon` frames after.
-
-    Fewer where there are not so many. Raises UserError for a dataset without any.
+def sample_starts(
+    dataset: Dataset, count: int, horizon: int, seed: int = 0, games: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(games, start frames), `count` drawn evenly and without replacement from all t ≥ 0 with `horizon` frames after,
+    of `games` (default: all). Fewer where there are not so many. Raises UserError for a dataset without any.
     """
-    starts = np.maximum(dataset.frames + FIRST_FRAME - horizon, 0)
+    chosen_games = np.arange(len(dataset)) if games is None else np.asarray(games)
+    starts = np.maximum(dataset.frames[chosen_games] + FIRST_FRAME - horizon, 0)
     ends = np.cumsum(starts)
     if len(ends) == 0 or ends[-1] == 0:
         raise UserError(f"{dataset.path}: no game lasts {horizon} frames; measure on whole games")
     chosen = np.sort(np.random.default_rng(seed).permutation(int(ends[-1]))[:count])
-    game = np.searchsorted(ends, chosen, side="right")
-    return game, chosen - (ends[game] - starts[game])
+    at = np.searchsorted(ends, chosen, side="right")
+    return chosen_games[at], chosen - (ends[at] - starts[at])
 
 
 def read_windows(dataset: Dataset, game: np.ndarray, frame: np.ndarray, history: int, horizon: int) -> Window:
-    """The windows that start at `frame` (B,) of `game` (B,)."""
+    """The windows that start at `frame` (B,) of `game` (B,). `history` is at most −FIRST_FRAME: no frame of a game
+    comes before that."""
     length = history + 1 + horizon
     truth, controllers = dataset.windows(game, frame - FIRST_FRAME - history, length)
     return Window(game, truth, controllers.reshape(-1, length, PLAYERS, len(CONTROL_NAMES)), history, horizon)

@@ -11,6 +11,7 @@ import torch
 from wm_runtime.errors import UserError
 from wm_runtime.schema import field_table_hash
 from wm_train.config import Experiment
+from wm_train.dynamics.classic import ClassicCore
 from wm_train.dynamics.step import WorldModel
 from wm_train.models.frame_stack_mlp import FrameStackMLP
 
@@ -18,7 +19,7 @@ from wm_train.models.frame_stack_mlp import FrameStackMLP
 def build_model(experiment: Experiment) -> WorldModel:
     """The model that an experiment describes, freshly initialised."""
     model = experiment.model
-    return WorldModel(FrameStackMLP(model.encoding_config, model.trunk, model.dropout))
+    return WorldModel(ClassicCore(FrameStackMLP(model.encoding_config, model.trunk, model.dropout)))
 
 
 def save_checkpoint(path: Path, model: WorldModel, manifest: dict) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,9 +22,9 @@ def losses(heads: dict[str, Tensor], before: Named, after: Named) -> dict[str, T
     return {h.name: (_loss(h, heads[h.name], before, after) * weight).sum() / total for h in HEADS}
 
 
-def weighted(parts: dict[str, Tensor]) -> Tensor:
-    """Unweighted losses by head → the scalar that is minimised."""
-    return torch.stack([h.weight * parts[h.name] for h in HEADS]).sum()
+def weighted(parts: dict[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """Unweighted losses and the weights of each → the scalar that is minimised."""
+    return torch.stack([weights[name] * part for name, part in parts.items()]).sum()
 
 
 def _loss(head: Head, output: Tensor, before: Named, after: Named) -> Tensor:

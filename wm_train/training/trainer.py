@@ -11,17 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from wm_runtime.errors import UserError
 from wm_runtime.replays.dataset import Dataset, write_text
 from wm_train.config import Experiment
-from wm_train.dynamics.named import named
 from wm_train.dynamics.step import WorldModel
-from wm_train.encoding import stage_of
 from wm_train.training.checkpoint import build_model, load_checkpoint, save_checkpoint
-from wm_train.training.data import Batch, Windows, split_games
-from wm_train.training.losses import losses, weighted
+from wm_train.training.data import Windows, split_games
+from wm_train.training.losses import weighted
 from wm_train.training.manifest import new_manifest
 
 MEASURED_WINDOWS = 65_536
@@ -49,7 +46,7 @@ def train(
     torch.manual_seed(settings.seed)
     rng = np.random.default_rng(settings.seed)
     train_games, held_games = split_games(dataset, settings.holdout, settings.max_games)
-    length = experiment.model.encoding_config.frames + 1
+    length = build_model(experiment).core.window
     windows, held_windows = Windows(dataset, train_games, length), Windows(dataset, held_games, length)
     held = np.sort(np.random.default_rng(0).permutation(len(held_windows))[:HELD_OUT_WINDOWS])
 
@@ -73,8 +70,8 @@ def train(
             sums: dict[str, float] = {}
             model.train()
             for batch in windows.epoch(settings.batch_size, settings.frames_per_epoch, rng):
-                parts = batch_losses(model, batch.to(torch.device(device)))
-                loss = weighted(parts)
+                parts = model.core.losses(batch.to(torch.device(device)))
+                loss = weighted(parts, model.core.weights)
                 if not torch.isfinite(loss):
                     raise UserError(f"loss is {loss.item()} at step {step}; lower training.learning_rate")
                 optimiser.zero_grad(set_to_none=True)
@@ -117,19 +114,9 @@ def _beginning(
             raise UserError(f"{start_from}: another model than {experiment.name} describes; name a checkpoint of it")
         return model, earlier
     model = build_model(experiment)
-    model.age.measure(dataset, train_games)
     sample = windows.read(np.sort(rng.permutation(len(windows))[:MEASURED_WINDOWS]))
-    model.network.encoder.measure(sample.floats[:, -1], sample.ints[:, -1], sample.controllers[:, -1])
+    model.core.measure(dataset, train_games, sample)
     return model, None
-
-
-def batch_losses(model: WorldModel, batch: Batch) -> dict[str, Tensor]:
-    """Losses by head for windows whose last frame is the target and whose other frames are the stack."""
-    floats, classes = model.network.encoder.frame(batch.floats[:, :-1], batch.ints[:, :-1], batch.controllers[:, :-1])
-    stage = stage_of(batch.match[:, -1])
-    heads = model.network(floats, classes, stage, batch.controllers[:, -1], batch.controllers[:, -2])
-    before = named(batch.floats[:, -2], batch.ints[:, -2])
-    return losses(heads, before, named(batch.floats[:, -1], batch.ints[:, -1]))
 
 
 @torch.no_grad()
@@ -141,8 +128,8 @@ def evaluate_one_step(
     sums: dict[str, float] = {}
     for at in range(0, len(index), batch_size):
         batch = windows.read(index[at : at + batch_size])
-        parts = batch_losses(model, batch.to(torch.device(device)))
-        for name, part in {**parts, "loss": weighted(parts)}.items():
+        parts = model.core.losses(batch.to(torch.device(device)))
+        for name, part in {**parts, "loss": weighted(parts, model.core.weights)}.items():
             sums[name] = sums.get(name, 0.0) + part.item() * len(batch.match)
     return {name: value / len(index) for name, value in sums.items()}
 

@@ -1,0 +1,140 @@
+"""The policy: states and own past controllers → a distribution over the next controller, and a draw from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from wm_runtime.schema import I_
+from wm_train.policy.codebook import HEADS, MIRRORED, Codebook
+from wm_train.policy.config import LONGEST_DELAY, PolicyModel
+from wm_train.policy.view import View
+
+COLDEST = 1e-3
+"""Least temperature: at it the likeliest class is drawn, whatever the noise."""
+_LAST_WIDTH = 16
+
+
+@dataclass
+class Seen:
+    """What N players know when they choose the controller of the next frame.
+
+    floats (N, K, 2, F) and ints (N, K, 2, I): states at the model's `state_offsets`, the acting player first · stage
+    (N,) · past (N, C, 4): classes of the own controllers at `control_offsets` · known (N,): how many of the latest own
+    controllers are known · delay (N,): frames of reaction delay in the states.
+    """
+
+    floats: Tensor
+    ints: Tensor
+    stage: Tensor
+    past: Tensor
+    known: Tensor
+    delay: Tensor
+
+    @property
+    def side(self) -> Tensor:
+        """(N,) 1 or −1, the direction that the acting player faces in the newest state."""
+        return torch.where(self.ints[:, 0, 0, I_["facing"]] < 0, -1.0, 1.0)
+
+
+class MlpTrunk(nn.Module):
+    """Linear layers, each followed by LayerNorm and SiLU."""
+
+    def __init__(self, inputs: int, widths: tuple[int, ...]):
+        super().__init__()
+        layers: list[nn.Module] = []
+        for a, b in pairwise((inputs, *widths)):
+            layers += [nn.Linear(a, b), nn.LayerNorm(b), nn.SiLU()]
+        self.layers = nn.Sequential(*layers)
+        self.width = widths[-1]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.layers(inputs)
+
+
+class PolicyNetwork(nn.Module):
+    """Classes here and in the logits are those of the player's own frame: mirrored where it faces left."""
+
+    def __init__(self, config: PolicyModel, codebook: Codebook):
+        super().__init__()
+        self.config, self.codebook = config, codebook
+        sizes = codebook.sizes
+        for head in HEADS:
+            self.register_buffer(f"table_{head}", torch.from_numpy(codebook.table(head)), persistent=False)
+            self.register_buffer(f"mirror_{head}", torch.from_numpy(codebook.mirror(head)), persistent=False)
+        flip = torch.zeros(self.table_main.shape[-1])
+        flip[list(MIRRORED)] = 1.0
+        self.register_buffer("flip", flip, persistent=False)
+        self.register_buffer("offsets", torch.tensor(config.control_offsets), persistent=False)
+        self.view = View()
+        self.last = nn.ModuleDict({head: nn.Embedding(sizes[head], _LAST_WIDTH) for head in HEADS})
+        states, controls = len(config.state_offsets), len(config.control_offsets)
+        past = controls * (self.table_main.shape[-1] + 1) + len(HEADS) * _LAST_WIDTH
+        inputs = states * self.view.width + self.view.setting_width + past + 1
+        self.trunk = MlpTrunk(inputs, config.widths)
+        width = config.head_width
+        self.before = nn.ModuleDict({head: nn.Linear(self.trunk.width, width) for head in HEADS})
+        self.given = nn.ModuleDict(
+            {f"{head}_{early}": nn.Embedding(sizes[early], width) for i, head in enumerate(HEADS) for early in HEADS[:i]}
+        )
+        self.after = nn.ModuleDict({head: nn.Linear(width, sizes[head]) for head in HEADS})
+        self.repeat = nn.ModuleDict({head: nn.Embedding(sizes[head], sizes[head]) for head in HEADS})
+        """Logits that follow from the last class alone: mostly, it stays."""
+        for table in self.repeat.values():
+            nn.init.zeros_(table.weight)
+
+    def hidden(self, seen: Seen) -> tuple[Tensor, list[Tensor]]:
+        """→ (N, width), and what the last controller adds to each head's logits, (N, K) each."""
+        side = seen.side
+        count = seen.floats.shape[1]
+        view = self.view(
+            seen.floats, seen.ints, seen.stage[:, None].expand(-1, count), side[:, None].expand(-1, count)
+        )
+        known = (self.offsets < seen.known[:, None]).float()
+        past = self.mirrored(seen.past.long(), side)
+        held = sum(getattr(self, f"table_{head}")[past[..., i]] for i, head in enumerate(HEADS))
+        latest = known[:, :1]
+        last = [self.last[head](past[:, 0, i]) * latest for i, head in enumerate(HEADS)]
+        repeat = [self.repeat[head](past[:, 0, i]) * latest for i, head in enumerate(HEADS)]
+        setting = self.view.setting(seen.ints[:, 0], seen.stage)
+        delay = (seen.delay.float() / LONGEST_DELAY)[:, None]
+        inputs = [view.flatten(1), setting, (held * known[..., None]).flatten(1), known, *last, delay]
+        return self.trunk(torch.cat(inputs, dim=-1)), repeat
+
+    def logits(self, hidden: Tensor, repeat: list[Tensor], classes: Tensor) -> list[Tensor]:
+        """(N, K) for each head, given the classes (N, 4) of the earlier heads."""
+        return [self._head(i, hidden, repeat, classes.unbind(-1)[:i]) for i in range(len(HEADS))]
+
+    def draw(
+        self, hidden: Tensor, repeat: list[Tensor], noise: Tensor, temperature: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Classes (N, 4) drawn with noise (N, 4), uniform in 0 … 1, at a temperature (N,); and their logits."""
+        heat = temperature.clamp(min=COLDEST)[:, None]
+        chosen: list[Tensor] = []
+        out = []
+        for i in range(len(HEADS)):
+            logits = self._head(i, hidden, repeat, tuple(chosen))
+            reached = torch.cumsum(torch.softmax(logits / heat, dim=-1), dim=-1)
+            below = reached < noise[:, i : i + 1] * reached[:, -1:]
+            chosen.append(below.long().sum(dim=-1).clamp(max=logits.shape[-1] - 1))
+            out.append(logits)
+        return torch.stack(chosen, dim=-1), out
+
+    def controllers(self, classes: Tensor) -> Tensor:
+        """Classes (N, 4) that are not mirrored → (N, 13)."""
+        return sum(getattr(self, f"table_{head}")[classes[..., i]] for i, head in enumerate(HEADS))  # type: ignore[return-value]
+
+    def mirrored(self, classes: Tensor, side: Tensor) -> Tensor:
+        """Classes (N, …, 4) of players, seen from (or back from) the own frame of players on side (N,)."""
+        flipped = torch.stack([getattr(self, f"mirror_{h}")[classes[..., i]] for i, h in enumerate(HEADS)], dim=-1)
+        return torch.where(side.reshape(-1, *[1] * (classes.dim() - 1)) < 0, flipped, classes)
+
+    def _head(self, i: int, hidden: Tensor, repeat: list[Tensor], earlier: tuple[Tensor, ...]) -> Tensor:
+        head = HEADS[i]
+        inner = self.before[head](hidden)
+        for early, classes in zip(HEADS, earlier, strict=False):
+            inner = inner + self.given[f"{head}_{early}"](classes)
+        return self.after[head](nn.functional.silu(inner)) + repeat[i]
