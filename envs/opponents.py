@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from wm_envs.spaces import ACTION_SPACES
 from wm_runtime.errors import UserError
+from wm_runtime.policy import DEFAULT_POLICY, PolicyPlayer, open_policy
 from wm_runtime.schema import CONTROL_NAMES, State
 
 
@@ -104,15 +106,46 @@ class Replay(Opponent):
         out[known] = self._track[row[known]]
 
 
-OPPONENTS: dict[str, Callable[..., Opponent]] = {"neutral": Neutral, "random": Random, "replay": Replay}
+class Policy(Opponent):
+    """A learned player: the policy that ships, or any that `mwm train-policy` made.
+
+    `policy`: name or .onnx file · `player`: which side it plays, 0 or 1 · `temperature`, `delay` (frames of reaction
+    time): see wm_runtime.policy.PolicyPlayer. Raises UserError for a file that is no policy and for other settings.
+    """
+
+    def __init__(
+        self, policy: str | Path = DEFAULT_POLICY, player: int = 1, temperature: float = 1.0, delay: int = 0
+    ):
+        self._make = partial(
+            PolicyPlayer, open_policy(policy), player=player, temperature=temperature, delay=delay
+        )
+        self._player = self._make(num_matches=1)
+
+    def reset(self, mask: np.ndarray, rng: np.random.Generator) -> None:
+        if self._player.num_matches != len(mask):
+            self._player = self._make(num_matches=len(mask))
+        self._player.reset(mask, rng)
+
+    def act(self, state: State, out: np.ndarray) -> None:
+        out[:] = self._player.act(state)
+
+
+OPPONENTS: dict[str, Callable[..., Opponent]] = {
+    "neutral": Neutral, "random": Random, "replay": Replay, "policy": Policy,
+}  # fmt: skip
 
 
 def opponent(which: str | Opponent, replay: str | Path | None = None) -> Opponent:
-    """An opponent by name. `replay` is the file that the opponent "replay" plays back. Raises UserError."""
+    """An opponent by name, or the policy in a .onnx file. `replay` is the file that "replay" plays back.
+
+    Raises UserError.
+    """
     if isinstance(which, Opponent):
         return which
+    if str(which).endswith(".onnx"):
+        return Policy(which)
     if which not in OPPONENTS:
-        raise UserError(f"unknown opponent {which!r}: choose one of {', '.join(OPPONENTS)}")
+        raise UserError(f"unknown opponent {which!r}: choose one of {', '.join(OPPONENTS)}, or a policy's .onnx file")
     if which != "replay":
         return OPPONENTS[which]()
     if replay is None:

@@ -13,9 +13,10 @@ from wm_runtime.errors import UserError
 from wm_runtime.replays.dataset import Dataset, DatasetWriter, data_fingerprint
 from wm_runtime.schema import FIRST_FRAME, State
 from wm_runtime.simulator import Simulator
-from wm_train.evaluate.figures import FIGURES, Case
-from wm_train.evaluate.report import evaluate
-from wm_train.evaluate.rollout import FIELDS, Prediction, constant_velocity, hold, run_model
+from wm_train.evaluate.bootstrap import Scores
+from wm_train.evaluate.figures import HEADLINE, Case
+from wm_train.evaluate.report import FIGURES, Extent, evaluate
+from wm_train.evaluate.rollout import ALL_FIELDS, Prediction, constant_velocity, hold, run_model, truth
 from wm_train.evaluate.windows import Window, read_windows, sample_starts
 
 HISTORY, HORIZON, SCORED = 64, 20, 32
@@ -29,19 +30,12 @@ def window(true_games: Dataset) -> Window:
 
 @pytest.fixture(scope="module")
 def report(artifact: Artifact, true_games: Dataset) -> dict[str, Any]:
-    return evaluate(artifact, true_games, windows=COUNT, seed=1)
-
-
-def oracle(window: Window) -> Prediction:
-    """What a model that knows the truth would say."""
-    last = window.history + 1
-    free = {name: window.field(name)[:, last:].copy() for name in FIELDS}
-    return Prediction(free, {name: window.field(name)[:, last - SCORED + 1 : last + 1].copy() for name in FIELDS})
+    return evaluate(artifact, true_games, Extent(COUNT, seed=1))
 
 
 def scores(window: Window, prediction: Prediction) -> dict[str, float]:
     """Every figure over all windows."""
-    sums = {name: of(Case(window, prediction)) for name, of in FIGURES.items()}
+    sums = {name: figure.of(Case(window, prediction)) for name, figure in FIGURES.items()}
     return {name: top.sum() / bottom.sum() if bottom.sum() else np.nan for name, (top, bottom) in sums.items()}
 
 
@@ -115,16 +109,16 @@ def test_games_that_are_too_short_are_a_user_error(dataset: Dataset, tmp_path) -
 
 
 def test_the_truth_scores_perfectly(window: Window) -> None:
-    found = scores(window, oracle(window))
-    errors = {"RC@1", "RC@5", "RC@20", "percent_mae@20"}
-    assert {name: found[name] for name in errors} == dict.fromkeys(errors, 0)
-    shares = {"exact@20", "change_acc", "action@20", "age@20", "hit_recall", "hit_precision"}
-    assert {name: found[name] for name in shares} == dict.fromkeys(shares, 1)
-    assert set(found) == errors | shares
+    found = scores(window, truth(window, SCORED))
+    for name, value in found.items():
+        if not np.isnan(value):
+            assert value == (0 if FIGURES[name].better == "lower" else 1), name
+    assert all(not np.isnan(found[name]) for name in HEADLINE)
+    assert len(found) >= len(ALL_FIELDS) * 2 + len(HEADLINE)
 
 
 def changed(window: Window, change: Callable[[Prediction], None]) -> dict[str, float]:
-    prediction = oracle(window)
+    prediction = truth(window, SCORED)
     change(prediction)
     return scores(window, prediction)
 
@@ -194,14 +188,16 @@ def test_false_hits_cost_precision_and_missed_ones_recall(window: Window) -> Non
 @pytest.mark.parametrize("steps", [1, 5, 20])
 def test_baselines_equal_numpy_on_the_same_windows(baseline, speed, steps, true_games: Dataset, window: Window) -> None:
     games, frames = sample_starts(true_games, COUNT, HORIZON, seed=1)
-    found, _ = FIGURES[f"RC@{steps}"](Case(window, baseline(window, SCORED)))
-    np.testing.assert_allclose(found, by_hand(true_games, games, frames, steps, speed), rtol=1e-4, atol=1e-5)
+    found, _ = FIGURES[f"RC@{steps}"].of(Case(window, baseline(window, SCORED)))
+    np.testing.assert_allclose(
+        found.mean(axis=1), by_hand(true_games, games, frames, steps, speed), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("baseline", [hold, constant_velocity])
 def test_a_baseline_of_one_step_starts_from_the_true_frame_before(baseline, window: Window) -> None:
     prediction = baseline(window, SCORED)
-    true = {name: window.field(name) for name in FIELDS}
+    true = {name: window.field(name) for name in ALL_FIELDS}
     for s in range(SCORED):
         before = HISTORY + 1 - SCORED + s
         expected = true["x"][:, before]
@@ -215,9 +211,7 @@ def test_a_baseline_of_one_step_starts_from_the_true_frame_before(baseline, wind
 
 
 def test_a_model_is_run_from_its_history_and_then_fed_back(artifact: Artifact, window: Window) -> None:
-    some = Window(
-        window.game[:4], window.truth.rows(slice(4 * window.length)), window.controllers[:4], HISTORY, HORIZON
-    )
+    some = window.select(np.arange(4))
     found = run_model(Simulator(artifact, 4, threads=1), some, SCORED)
     simulator = Simulator(artifact, 4, threads=1)
     simulator.reset(some.start(last=0))
@@ -242,9 +236,9 @@ def test_every_figure_lies_in_its_interval(report: dict[str, Any]) -> None:
     tables = [report, *report["baselines"].values()]
     cells = [table[kind][figure] for table in tables for kind in ("no_death", "all") for figure in FIGURES]
     measured = [c for c in cells if c["value"] is not None]
-    assert len(measured) >= len(cells) - 4
-    assert all(c["low"] <= c["value"] <= c["high"] for c in measured)
-    assert sum(c["low"] < c["high"] for c in measured) > len(measured) / 2
+    assert len(measured) > len(cells) / 2
+    assert all(c["low"] - 1e-9 <= c["value"] <= c["high"] + 1e-9 for c in measured)
+    assert sum(c["low"] < c["high"] for c in measured) > len(measured) / 3
 
 
 def test_the_report_says_what_was_measured(report: dict[str, Any], artifact: Artifact, true_games: Dataset) -> None:
@@ -254,6 +248,8 @@ def test_the_report_says_what_was_measured(report: dict[str, Any], artifact: Art
         "dataset": data_fingerprint(true_games.md5),
         "games": len(true_games),
         "windows": {"no_death": int(lives(true_games, games, frames).sum()), "all": COUNT},
+        "rollouts": 0,
+        "matches": 0,
         "one_step_frames": COUNT * SCORED * 2,
         "seed": 1,
     }
@@ -270,10 +266,17 @@ def test_the_reported_baselines_equal_numpy(kind, baseline, speed, steps, report
     assert report["baselines"][baseline][kind][f"RC@{steps}"]["value"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_real_baselines_are_of_the_size_that_all_of_val_has(artifact: Artifact, real_dataset: Dataset) -> None:
-    """FIDELITY.md, no-death windows of 98 games; these are 23 of them."""
-    found = evaluate(artifact, real_dataset, windows=1000)["baselines"]
-    known = {"hold": {"RC@20": 6.10, "RC@5": 1.91}, "constant_velocity": {"RC@20": 5.80, "RC@5": 0.90}}
-    for baseline, figures in known.items():
-        for figure, value in figures.items():
-            assert found[baseline]["no_death"][figure]["value"] == pytest.approx(value, rel=0.15)
+@pytest.mark.parametrize(("baseline", "known"), [
+    (hold, {"RC@20": 6.14, "RC@5": 1.93}), (constant_velocity, {"RC@20": 5.79, "RC@5": 0.90}),
+])  # fmt: skip
+def test_real_baselines_are_what_all_of_val_has_within_sampling_error(baseline, known, real_dataset: Dataset) -> None:
+    """Known are the means over every no-death start of 98 games; these are windows of 23 of them."""
+    window = read_windows(real_dataset, *sample_starts(real_dataset, 1500, HORIZON), HISTORY, HORIZON)
+    window = window.select(np.flatnonzero(window.no_death()))
+    case = Case(window, baseline(window, 1))
+    sums = np.stack([np.stack(HEADLINE[name].of(case), axis=-1) for name in known], axis=2)
+    found = Scores(tuple(known), sums, window.game).table()
+    for name, value in known.items():
+        spread = found[name]["high"] - found[name]["low"]
+        assert spread < 0.35 * value
+        assert abs(found[name]["value"] - value) < spread

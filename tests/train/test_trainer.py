@@ -143,7 +143,7 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(dataset: Dataset, expe
         train(brief(experiment, seed=seed), dataset, tmp_path / name)
     one, again, other = (weights(tmp_path / name / "final.pt") for name in ("one", "again", "other"))
     assert all(torch.equal(one[name], again[name]) for name in one)
-    assert not torch.equal(one["network.heads.linear.weight"], other["network.heads.linear.weight"])
+    assert not torch.equal(one["core.network.heads.linear.weight"], other["core.network.heads.linear.weight"])
 
 
 def test_an_interrupted_run_leaves_what_it_had_learned(dataset: Dataset, experiment: Experiment, tmp_path) -> None:

@@ -99,7 +99,7 @@ def _skill(k: int) -> Callable[[Case], Sums]:
 
 
 def _exact(k: int) -> Callable[[Case], Sums]:
-    return lambda case: mean_of((case.error()[:, :k] < EXACT).all(axis=1))
+    return lambda case: mean_of(np.all(case.error()[:, :k] < EXACT, axis=1))
 
 
 def _action(k: int) -> Callable[[Case], Sums]:

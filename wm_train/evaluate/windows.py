@@ -52,6 +52,13 @@ class Window:
         """Matches at row `last`, of whose past nothing is known."""
         return Start(self.at(last), self.controllers[:, last : last + 1])
 
+    def select(self, chosen: np.ndarray) -> Window:
+        """The windows of these numbers, a copy."""
+        rows = (np.asarray(chosen)[:, None] * self.length + np.arange(self.length)).reshape(-1)
+        return Window(
+            self.game[chosen], self.truth.rows(rows), self.controllers[chosen], self.history, self.horizon
+        )
+
     def no_death(self) -> np.ndarray:
         """(B,) bool: no player is dying or respawning from the start frame to the horizon."""
         return np.all(self.field("action")[:, self.history :] > LAST_DEATH_ACTION, axis=(1, 2))

@@ -27,8 +27,8 @@ MIRRORED: tuple[int, ...] = (C_["main_x"], C_["c_x"])
 SHOULDERS = (0, 49, 94, 140)
 """Depths in 140ths: none, that of Z, between, full."""
 GRID, SHOULDER_GRID = CONTROLS[C_["main_x"]].grid, CONTROLS[C_["shoulder"]].grid
-_X_THRESHOLDS, _Y_THRESHOLDS = (23, 64), (-53, -22, 23, 54)
-"""In 80ths: the dead zone's end, a dash, a tap jump or fast fall. A position must not stand for one beyond them."""
+_X_THRESHOLDS, _Y_THRESHOLDS = (1, 64), (-53, -22, 23, 54)
+"""In 80ths: aside at all, a dash; the dead zone, a tap jump or fast fall. No position stands for one beyond."""
 _CROSSING = (100_000, 900)
 """Squared distance that crossing a threshold of x, of y counts as. The former is more than any other: what is straight
 up or down stays so, and is its own mirror image."""
@@ -74,7 +74,8 @@ class Codebook:
 
     def controllers(self, classes: np.ndarray) -> np.ndarray:
         """Classes (..., 4) → controllers (..., 13) float32."""
-        return np.sum([self.table(head)[classes[..., i]] for i, head in enumerate(HEADS)], axis=0, dtype=np.float32)
+        parts = [self.table(head)[classes[..., i]] for i, head in enumerate(HEADS)]
+        return np.asarray(np.sum(parts, axis=0, dtype=np.float32))
 
     def to_json(self) -> dict[str, list]:
         return {head: codes.tolist() for head, codes in self.codes.items()}

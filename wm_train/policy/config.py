@@ -65,6 +65,11 @@ class PolicyExperiment(_Strict):
     model: PolicyModel = PolicyModel()
     training: PolicyTraining = PolicyTraining()
 
+    def changed(self, training: dict[str, float], characters: list[str] | None) -> PolicyExperiment:
+        """The same experiment with some settings of its training, and whose play is learned, replaced."""
+        who = {} if characters is None else {"characters": tuple(characters)}
+        return self.model_copy(update={"training": self.training.model_copy(update=training), **who})
+
 
 def load_policy_experiment(name_or_path: str | Path) -> PolicyExperiment:
     """An experiment by path, or by name among those beside this file. The file's name is the experiment's.

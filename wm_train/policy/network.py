@@ -8,8 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from wm_runtime.schema import I_
-from wm_train.policy.codebook import HEADS, MIRRORED, Codebook
+from wm_runtime.schema import CONTROL_NAMES, I_
+from wm_train.policy.codebook import HEADS, Codebook
 from wm_train.policy.config import LONGEST_DELAY, PolicyModel
 from wm_train.policy.view import View
 
@@ -58,6 +58,8 @@ class MlpTrunk(nn.Module):
 class PolicyNetwork(nn.Module):
     """Classes here and in the logits are those of the player's own frame: mirrored where it faces left."""
 
+    offsets: Tensor
+
     def __init__(self, config: PolicyModel, codebook: Codebook):
         super().__init__()
         self.config, self.codebook = config, codebook
@@ -65,26 +67,23 @@ class PolicyNetwork(nn.Module):
         for head in HEADS:
             self.register_buffer(f"table_{head}", torch.from_numpy(codebook.table(head)), persistent=False)
             self.register_buffer(f"mirror_{head}", torch.from_numpy(codebook.mirror(head)), persistent=False)
-        flip = torch.zeros(self.table_main.shape[-1])
-        flip[list(MIRRORED)] = 1.0
-        self.register_buffer("flip", flip, persistent=False)
         self.register_buffer("offsets", torch.tensor(config.control_offsets), persistent=False)
         self.view = View()
         self.last = nn.ModuleDict({head: nn.Embedding(sizes[head], _LAST_WIDTH) for head in HEADS})
         states, controls = len(config.state_offsets), len(config.control_offsets)
-        past = controls * (self.table_main.shape[-1] + 1) + len(HEADS) * _LAST_WIDTH
+        past = controls * (len(CONTROL_NAMES) + 1) + len(HEADS) * _LAST_WIDTH
         inputs = states * self.view.width + self.view.setting_width + past + 1
         self.trunk = MlpTrunk(inputs, config.widths)
         width = config.head_width
         self.before = nn.ModuleDict({head: nn.Linear(self.trunk.width, width) for head in HEADS})
         self.given = nn.ModuleDict(
-            {f"{head}_{early}": nn.Embedding(sizes[early], width) for i, head in enumerate(HEADS) for early in HEADS[:i]}
+            {f"{h}_{early}": nn.Embedding(sizes[early], width) for i, h in enumerate(HEADS) for early in HEADS[:i]}
         )
         self.after = nn.ModuleDict({head: nn.Linear(width, sizes[head]) for head in HEADS})
-        self.repeat = nn.ModuleDict({head: nn.Embedding(sizes[head], sizes[head]) for head in HEADS})
+        self.repeat = nn.ModuleDict(
+            {h: nn.Embedding.from_pretrained(torch.zeros(sizes[h], sizes[h]), freeze=False) for h in HEADS}
+        )
         """Logits that follow from the last class alone: mostly, it stays."""
-        for table in self.repeat.values():
-            nn.init.zeros_(table.weight)
 
     def hidden(self, seen: Seen) -> tuple[Tensor, list[Tensor]]:
         """→ (N, width), and what the last controller adds to each head's logits, (N, K) each."""

@@ -1,0 +1,235 @@
+"""Features of the own-frame network: each player's view of the match, mirrored so that it always faces right.
+
+Both players are rows of one batch: what is left and right, self and other, is the same physics.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from wm_runtime.facts import physics
+from wm_runtime.schema import AXES, C_, FIELD, M_, VELOCITIES
+from wm_train.dynamics.geometry import Geometry, ceiling, crosses, support
+from wm_train.dynamics.hitboxes import HitboxDistance
+from wm_train.dynamics.memory import CONTROLLERS, COUNTERS, Past
+from wm_train.dynamics.named import Named
+from wm_train.encoding import STAGE_VOCABULARY, stage_of
+
+CHARACTERS, ACTIONS = FIELD["character"].classes or 0, FIELD["action"].classes or 0
+FLAGS = ("flags_1", "flags_2", "flags_3", "flags_4", "flags_5")
+HITSTUN_FLAG = 0x02
+"""Bit of flags_4 with which misc_as is the hitstun left."""
+THRESHOLDS = {"main_x": (0.2875, 0.6, 0.8), "main_y": (0.2875, 0.6625), "c_x": (0.2875, 0.8), "c_y": (0.2875, 0.6625)}
+"""Stick positions, of each sign, at which the game does something else."""
+AGES = 96
+"""Vocabulary of ages and run lengths."""
+MIRRORED = ("main_x", "c_x")
+SCALES = (50.0, 5.0, 0.5)
+"""Distances are seen at these scales, units: each is clamped to ±1."""
+HYPOTHESES = ("as it is", "falling", "fast falling", "drifting")
+"""Velocities for which a fighter's next position is compared with the surfaces."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A categorical input: of whom ("self" or "other"), its vocabulary and the width of its vectors."""
+
+    name: str
+    vocabulary: int
+    width: int
+
+
+EMBEDDED: tuple[Embedded, ...] = (
+    Embedded("self_move", CHARACTERS * ACTIONS, 32),
+    Embedded("other_move", CHARACTERS * ACTIONS, 16),
+    Embedded("self_action", ACTIONS, 32),
+    Embedded("other_action", ACTIONS, 24),
+    Embedded("self_action_1", ACTIONS, 12),
+    Embedded("self_action_2", ACTIONS, 8),
+    Embedded("self_character", CHARACTERS, 12),
+    Embedded("other_character", CHARACTERS, 8),
+    Embedded("self_age", AGES, 16),
+    Embedded("other_age", AGES, 12),
+    Embedded("self_frames_in_action", AGES, 16),
+    Embedded("self_ground", 64, 4),
+    Embedded("self_last_attack", 64, 4),
+    Embedded("self_jumps", 8, 4),
+    Embedded("stage", STAGE_VOCABULARY, 6),
+)
+
+
+def scaled(distance: Tensor, scales: tuple[float, ...] = SCALES) -> list[Tensor]:
+    """A distance at several scales, each clamped to ±1."""
+    return [(distance / s).clamp(-1.0, 1.0) for s in scales]
+
+
+class Features(nn.Module):
+    """`numbers` of a state and its past; `classes` for the embeddings."""
+
+    drift: Tensor
+    gravity: Tensor
+    terminal: Tensor
+    fast_fall: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.geometry = Geometry()
+        self.hitbox = HitboxDistance()
+        constants = {"gravity": 0.1, "terminal": 2.0, "fast_fall": 2.5, "air_mobility": 0.05}
+        for name, default in constants.items():
+            table = torch.full((CHARACTERS,), default)
+            known = torch.from_numpy(physics(name))
+            table[: len(known)] = torch.where(known.isnan(), table[: len(known)], known)
+            self.register_buffer("drift" if name == "air_mobility" else name, table, persistent=False)
+
+    def numbers(self, state: Named, past: Past, match: Tensor, controllers: Tensor) -> Tensor:
+        """Present state, its past, match (N, M), controllers of the next frame (N, 2, 13) → (N, 2, features)."""
+        columns = [
+            *self._fighter(state),
+            *[column.flip(1) for column in self._fighter(state)],
+            *self._relation(state),
+            *self._memory(state, past),
+            *self._contact(state, match, controllers),
+            *self._hits(state, past),
+        ]
+        parts = [torch.stack(columns, dim=-1), *self._controllers(state, past, controllers), self._flags(state)]
+        return torch.cat(parts, dim=-1)
+
+    def classes(self, state: Named, past: Past, match: Tensor) -> dict[str, Tensor]:
+        """Embedded input → (N, 2) int64."""
+        move = state["character"] * ACTIONS + state["action"]
+        age = (state["state_age"] + 1.001).clamp(0, AGES - 1).int()
+        own = {
+            "self_move": move,
+            "self_action": state["action"],
+            "self_action_1": past.numbers["action_1"],
+            "self_action_2": past.numbers["action_2"],
+            "self_character": state["character"],
+            "self_age": age,
+            "self_frames_in_action": past.numbers["frames_in_action"].clamp(max=AGES - 1),
+            "self_ground": state["ground"].clamp(max=63),
+            "self_last_attack": state["last_attack"].clamp(max=63),
+            "self_jumps": state["jumps"].clamp(max=7),
+        }
+        both = ("move", "action", "character", "age")
+        other = {f"other_{name}": own[f"self_{name}"].flip(1) for name in both}
+        found = {**own, **other, "stage": stage_of(match)[:, None].expand(-1, 2)}
+        return {e.name: found[e.name].long() for e in EMBEDDED}
+
+    def _fighter(self, state: Named) -> list[Tensor]:
+        facing = state["facing"].float()
+        stunned = (state["flags_4"] & HITSTUN_FLAG) > 0
+        hitstun = torch.where(stunned, state["misc_as"], torch.zeros_like(state["x"])).clamp(0.0, 200.0)
+        mirror = {"self_x_air": facing, "self_x_ground": facing, "knockback_x": facing}
+        columns = [state["x"] * facing * 0.02, state["y"] * 0.02, state["percent"] * 0.01, state["shield"] / 60]
+        for name in VELOCITIES:
+            velocity = state[name] * mirror.get(name, 1.0)
+            columns += [velocity * 0.4, (velocity * 4.0).clamp(-1.0, 1.0), (velocity * 30.0).clamp(-1.0, 1.0)]
+        columns += [(state["state_age"] - state["state_age"].floor()), state["state_age"].clamp(-2, 200) * 0.02]
+        columns += [state["hitlag"] * 0.1, (state["hitlag"] > 0).float(), (state["hitlag"] == 1).float()]
+        columns += [hitstun * 0.02, (hitstun * 0.2).clamp(max=1.0), stunned.float(), (hitstun <= 1).float()]
+        columns += [state["airborne"].float(), (state["hurtbox"] == 1).float(), (state["hurtbox"] == 2).float()]
+        columns += [(state["stocks"] > 0).float(), (state["combo_count"] > 0).float()]
+        columns += [(state["l_cancel"] == 1).float(), (state["l_cancel"] == 2).float()]
+        columns += [(state["last_hit_by"] == 6).float(), torch.isfinite(state["misc_as"]).float()]
+        columns += [torch.nan_to_num(state["misc_as"], 0.0, 0.0, 0.0).clamp(-10.0, 300.0) * 0.02]
+        return columns
+
+    def _relation(self, state: Named) -> list[Tensor]:
+        facing = state["facing"].float()
+        dx = (state["x"].flip(1) - state["x"]) * facing
+        dy = state["y"].flip(1) - state["y"]
+        return [
+            *scaled(dx, (60.0, 12.0, 3.0)), *scaled(dy, (60.0, 12.0, 3.0)), ((dx.square() + dy.square()).sqrt() * 0.02),
+            facing * facing.flip(1), (dx > 0).float(),
+        ]  # fmt: skip
+
+    def _memory(self, state: Named, past: Past) -> list[Tensor]:
+        columns = []
+        for name in COUNTERS:
+            since = past.numbers[name].float()
+            columns += [(since / 60).clamp(max=4.0), 1 / (1 + since)]
+        for name in ("frames_in_action", "since_hitlag", "since_hurtbox", "since_hit"):
+            columns.append(1 / (1 + past.numbers[name].flip(1).float()))
+        facing = state["facing"].float()
+        columns += [(state["x"] - past.last["x"]) * facing * 0.3, (state["y"] - past.last["y"]) * 0.3]
+        columns.append((state["state_age"] - past.last["state_age"]).clamp(-2.0, 3.0))
+        columns.append((past.last["hitlag"] > 0).float())
+        return columns
+
+    def _contact(self, state: Named, match: Tensor, controllers: Tensor) -> list[Tensor]:
+        stage, frame = stage_of(match), match[..., M_["frame"]]
+        surfaces = self.geometry.surfaces(stage, frame + 1)
+        places = self.geometry.places(stage)
+        x, y, facing, character = state["x"], state["y"], state["facing"].float(), state["character"].long()
+        own_x = torch.where(state["airborne"] == 1, state["self_x_air"], state["self_x_ground"])
+        vx, vy = own_x + state["knockback_x"], state["self_y"] + state["knockback_y"]
+        fall = torch.maximum(state["self_y"] - self.gravity[character], -self.terminal[character])
+        fall = torch.minimum(fall, torch.maximum(state["self_y"], -self.terminal[character])) + state["knockback_y"]
+        fast = -self.fast_fall[character] + state["knockback_y"]
+        drift = vx + controllers[..., C_["main_x"]] * self.drift[character]
+        ways = ((vx, vy), (vx, fall), (vx, fast), (drift, fall))
+
+        gap, left, right, solid = support(surfaces, x, y)
+        ahead = torch.where(facing > 0, right - x, x - left)
+        behind = torch.where(facing > 0, x - left, right - x)
+        columns = [*scaled(gap), *scaled(ahead), *scaled(behind), solid, *scaled(ceiling(surfaces, x, y))]
+        for way_x, way_y in ways:
+            through, through_solid = crosses(surfaces, x, y, x + way_x, y + way_y)
+            columns += [through.float(), through_solid.float()]
+        for way_x, way_y in ((vx, vy), (drift, fall)):
+            columns += scaled(support(surfaces, x + way_x, y + way_y)[0], (5.0, 0.5))
+            columns += scaled(torch.minimum(right - x - way_x, x + way_x - left), (5.0, 0.5))
+        side = torch.where(x >= 0, 1.0, -1.0)
+        columns += [side * facing, *scaled(x.abs() - places["edge_hang"], (50.0, 10.0, 1.0)), *scaled(y, (50.0, 10.0))]
+        columns += scaled(x.abs() - places["edge_stand"], (5.0, 0.5))
+        columns += [
+            ((places["blast_right"] - x) * 0.02).clamp(max=2.0), ((x - places["blast_left"]) * 0.02).clamp(max=2.0),
+            ((places["blast_top"] - y) * 0.02).clamp(max=2.0), ((y - places["blast_bottom"]) * 0.02).clamp(max=2.0),
+        ]  # fmt: skip
+        return columns
+
+    def _hits(self, state: Named, past: Past) -> list[Tensor]:
+        """Nearness of hitboxes, and whether this action of either has hit already."""
+        free = (state["hitlag"] <= 1).float()
+        own_x = torch.where(state["airborne"] == 1, state["self_x_air"], state["self_x_ground"])
+        x = state["x"] + (own_x + state["knockback_x"]) * free
+        y = state["y"] + (state["self_y"] + state["knockback_y"]) * free
+        mine = self.hitbox(state, x, y)
+        theirs = mine.flip(1)
+        spent = (past.numbers["since_hitlag"] <= past.numbers["frames_in_action"]).float()
+        columns = [spent, spent.flip(1)]
+        for distance in (*mine.unbind(-1), *theirs.unbind(-1)):
+            columns += scaled(distance, (40.0, 5.0))
+        for of in (mine, theirs):
+            columns += scaled(of.amin(dim=-1), (40.0, 10.0, 2.0))
+        return columns
+
+    def _controllers(self, state: Named, past: Past, controllers: Tensor) -> list[Tensor]:
+        facing = state["facing"].float()
+        sign = torch.ones_like(controllers)
+        sign = torch.stack(
+            [facing if name in MIRRORED else torch.ones_like(facing) for name in C_], dim=-1
+        )  # (N, 2, 13)
+        now = controllers * sign
+        before = past.controllers * sign[:, None]  # (N, T, 2, 13)
+        history = before.permute(0, 2, 1, 3).flatten(2)  # (N, 2, T · 13)
+        first_button = len(AXES)
+        pressed = ((now[..., first_button:] > 0.5) & (before[:, -1, :, first_button:] < 0.5)).float()
+        over = [
+            (sign_ * now[..., C_[name]] >= threshold).float()
+            for name, thresholds in THRESHOLDS.items()
+            for threshold in thresholds
+            for sign_ in (1.0, -1.0)
+        ]
+        assert history.shape[-1] == CONTROLLERS * len(C_)
+        other = controllers.flip(1) * sign  # as seen from here
+        return [now, now - before[:, -1], pressed, torch.stack(over, dim=-1), history, other]
+
+    def _flags(self, state: Named) -> Tensor:
+        """The 40 flag bits of self, (N, 2, 40)."""
+        bits = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.int32, device=state["x"].device)
+        return torch.cat([((state[name][..., None] & bits) > 0).float() for name in FLAGS], dim=-1)

@@ -1,0 +1,296 @@
+"""Tables of what happens oftenest: in a move at an age, to a character. Measured on training games, part of the model.
+
+Quantities along x are mirrored by the facing before the step: positive is ahead.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wm_runtime.facts import FAMILIES, physics
+from wm_runtime.replays.dataset import Dataset
+from wm_runtime.schema import FIELD, VELOCITIES
+from wm_train.dynamics.geometry import Geometry
+
+CHARACTERS, ACTIONS = FIELD["character"].classes or 0, FIELD["action"].classes or 0
+AGES = 120
+"""Ages of a move beyond this share a row."""
+SEEN = 5
+"""A row is kept if it was seen so often."""
+GRID = 1e4
+"""Values are counted as equal on a grid of one part in so many."""
+MIRRORED = ("self_x_air", "self_x_ground", "knockback_x", "x")
+MOVE_COLUMNS: tuple[str, ...] = (
+    *(f"{name}.value" for name in VELOCITIES), *(f"{name}.change" for name in VELOCITIES), "x.change", "y.change",
+    "misc_as.value", "edge_x.value", "edge_y.value",
+)  # fmt: skip
+HELD_COLUMNS = ("held_x.value", "held_y.value")
+"""Where a fighter is that another one holds: ahead of and above the holder, by the holder's move and age."""
+CHANGES, VALUES = 24, 8
+"""Commonest changes and values of a velocity that are kept of a character."""
+AGE_STARTS, AGE_RATES = 3, 3
+"""Commonest first ages and rates that are kept of a move."""
+DAMAGES = 4
+"""Commonest rises of percent that are kept of an attacker's move."""
+WALKS, DASH, RUN = (15, 16, 17), 20, 21
+RUN_SHARE = 0.4
+"""A run gains this share of a dash's acceleration."""
+HOLDS = ("grabbed", "thrown", "captured")
+LEDGE_ACTIONS = tuple(range(252, 264))
+DRIFT_ACTIONS = tuple(range(25, 35))
+"""Jumping and falling, where only the stick moves a fighter along x."""
+
+
+class MoveTables(nn.Module):
+    """Buffers whose sizes follow from the games that they were measured on."""
+
+    first: Tensor
+    """(characters · actions,): row of a move's age 0; row 0 is that of moves never seen."""
+    count: Tensor
+    moves: Tensor
+    """(rows, MOVE_COLUMNS): NaN where nothing was common."""
+    changes: Tensor
+    """(characters, velocities, CHANGES)."""
+    values: Tensor
+    age_start: Tensor
+    """(characters · actions, AGE_STARTS)."""
+    age_rate: Tensor
+    loop: Tensor
+    """(characters · actions, 2): last age of a loop and first age after."""
+    damage: Tensor
+    """(characters · actions, DAMAGES) of the attacker."""
+    drift: Tensor
+    """(characters, 2): acceleration in the air by the stick, and beside the stick's amount."""
+    ground: Tensor
+    """(characters, 5): walking acceleration by the stick and beside it, the same of a dash, speed of a run."""
+    pace: Tensor
+    """(characters · actions,): change of age for each unit of speed on the ground."""
+    held: Tensor
+    """(rows, HELD_COLUMNS)."""
+    last_attack: Tensor
+    """(characters · actions,): id that a move's hit leaves in last_attack."""
+
+    def __init__(self, rows: int = 1) -> None:
+        super().__init__()
+        moves = CHARACTERS * ACTIONS
+        shapes: dict[str, tuple[int, ...]] = {
+            "moves": (rows, len(MOVE_COLUMNS)),
+            "changes": (CHARACTERS, len(VELOCITIES), CHANGES),
+            "values": (CHARACTERS, len(VELOCITIES), VALUES),
+            "age_start": (moves, AGE_STARTS),
+            "age_rate": (moves, AGE_RATES),
+            "loop": (moves, 2),
+            "damage": (moves, DAMAGES),
+            "drift": (CHARACTERS, 2),
+            "ground": (CHARACTERS, 5),
+            "pace": (moves,),
+            "held": (rows, len(HELD_COLUMNS)),
+        }
+        for name, shape in shapes.items():
+            self.register_buffer(name, torch.full(shape, float("nan")))
+        for name in ("first", "count", "last_attack"):
+            self.register_buffer(name, torch.zeros(moves, dtype=torch.int64))
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
+        """The number of rows is that of the weights which are loaded."""
+        if f"{prefix}moves" in state_dict:
+            self.moves, self.held = (torch.empty_like(state_dict[f"{prefix}{name}"]) for name in ("moves", "held"))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def row(self, character: Tensor, action: Tensor, age: Tensor) -> Tensor:
+        """(N, 2) each → row of `moves`, (N, 2) int64."""
+        move = (character * ACTIONS + action).long()
+        index = (age + 1.001).floor().clamp(0, AGES - 1).long()
+        inside = index < self.count[move]
+        return torch.where(inside, self.first[move] + index, torch.zeros_like(index))
+
+    @torch.no_grad()
+    def measure(self, dataset: Dataset, games: list[int], limit: int = 500) -> None:
+        """Fills the tables from `games` of a dataset, at most `limit` of them, evenly taken."""
+        chosen = games if len(games) <= limit else [games[int(i)] for i in np.linspace(0, len(games) - 1, limit)]
+        steps = [_steps(dataset.columns(game), _edge(int(dataset.stage[game]))) for game in chosen]
+        step = {name: np.concatenate([s[name] for s in steps]) for name in steps[0]}
+        self._measure_moves(step)
+        self._measure_characters(step)
+        self._measure_ages(step)
+        self._measure_attacks(step)
+
+    def _measure_moves(self, step: dict[str, np.ndarray]) -> None:
+        index = np.clip(np.floor(step["state_age"] + 1.001), 0, AGES - 1).astype(np.int64)
+        key = step["move"] * AGES + index
+        seen = np.bincount(key, minlength=CHARACTERS * ACTIONS * AGES) >= SEEN
+        ages = seen.reshape(-1, AGES)
+        count = np.where(ages.any(axis=1), AGES - ages[:, ::-1].argmax(axis=1), 0)
+        first = np.cumsum(count) - count + 1
+        holder = step["other_move"] * AGES + np.clip(np.floor(step["other_age"] + 1.001), 0, AGES - 1).astype(np.int64)
+        for table, names, keys, mask in (
+            ("moves", MOVE_COLUMNS, key, None), ("held", HELD_COLUMNS, holder, step["is_held"]),
+        ):  # fmt: skip
+            found = np.full((1 + int(count.sum()), len(names)), np.nan, np.float32)
+            for i, name in enumerate(names):
+                chosen = slice(None) if mask is None else mask
+                rows, values = _oftenest(keys[chosen], step[name][chosen])
+                keep = seen[rows]
+                move, age = np.divmod(rows[keep], AGES)
+                found[first[move] + age, i] = values[keep]
+            setattr(self, table, torch.from_numpy(found))
+        self.first, self.count = torch.from_numpy(first), torch.from_numpy(count)
+
+    def _measure_characters(self, step: dict[str, np.ndarray]) -> None:
+        free = step["hitlag"] == 0
+        for i, name in enumerate(VELOCITIES):
+            for table, kind, size in ((self.changes, "change", CHANGES), (self.values, "value", VALUES)):
+                value = step[f"{name}.{kind}"]
+                mask = free & (np.abs(value) > 5e-4)
+                key = step["character"][mask].astype(np.int64)
+                (rows, rank), values, _ = commonest(np.stack([key, np.zeros_like(key)]), value[mask], size)
+                table[torch.from_numpy(rows), i, torch.from_numpy(rank)] = torch.from_numpy(values)
+        for character in np.unique(step["character"]):
+            mask = (step["character"] == character) & step["drifts"] & free
+            fit = drift_of(step["stick"][mask], step["self_x_air.change"][mask])
+            if fit is not None:
+                self.drift[int(character)] = torch.tensor(fit)
+            self._measure_ground(step, int(character), free & (step["character"] == character))
+
+    def _measure_ground(self, step: dict[str, np.ndarray], character: int, mine: np.ndarray) -> None:
+        """A walk gains (a·stick ± b)·(1 − v / (stick · top)), a dash a·stick ± b, a run a share of it."""
+        stick, change = step["stick"], step["self_x_ground.change"]
+        speed = step["self_x_ground.value"] - change
+        top = physics("walk")
+        if character >= len(top) or np.isnan(top[character]):
+            return
+        still = mine & step["same_kind"] & (stick > 0.3)
+        walks = still & np.isin(step["action"], WALKS)
+        rest = 1 - speed[walks] / (stick[walks] * top[character])
+        near = rest > 0.05
+        walk = drift_of(stick[walks][near], change[walks][near] / rest[near])
+        dashes = still & (step["action"] == DASH)
+        dash = drift_of(stick[dashes], change[dashes])
+        if walk is not None:
+            self.ground[character, :2] = torch.tensor(walk)
+        if dash is None:
+            return
+        self.ground[character, 2:4] = torch.tensor(dash)
+        runs = still & (step["action"] == RUN) & (change > 1e-3)
+        gain = RUN_SHARE * (dash[0] * stick[runs] + dash[1])
+        rest = 1 - change[runs] / gain
+        usable = (rest > 0.3) & (rest < 0.99)
+        if usable.sum() >= 20:
+            tops = speed[runs][usable] / (stick[runs][usable] * rest[usable])
+            self.ground[character, 4] = float(np.round(np.median(tops), 3))
+
+    def _measure_ages(self, step: dict[str, np.ndarray]) -> None:
+        same, free = step["same"], (step["hitlag"] == 0) & (step["hitlag_before"] == 0)
+        age, change = step["state_age"], step["state_age.change"]
+        loops = same & free & (change < 0)
+        speed = np.abs(step["self_x_ground.value"])
+        paced = same & free & (change > 0) & (speed > 0.05)
+        rows, values = _oftenest(step["move"][paced], change[paced] / speed[paced], grid=1e3)
+        self.pace[torch.from_numpy(rows)] = torch.from_numpy(values)
+        picks = (
+            (self.age_start, ~same, age, AGE_STARTS),
+            (self.age_rate, same & free & (change > 1e-4), change, AGE_RATES),
+            (self.loop[:, :1], loops, age - change, 1),
+            (self.loop[:, 1:], loops, age, 1),
+        )
+        for table, mask, value, size in picks:
+            key = step["move"][mask]
+            (rows, rank), values, _ = commonest(np.stack([key, np.zeros_like(key)]), value[mask], size)
+            table[torch.from_numpy(rows), torch.from_numpy(rank)] = torch.from_numpy(values)
+
+    def _measure_attacks(self, step: dict[str, np.ndarray]) -> None:
+        hit = step["percent.change"] > 0
+        key = step["other_move"][hit]
+        (rows, rank), values, _ = commonest(np.stack([key, np.zeros_like(key)]), step["percent.change"][hit], DAMAGES)
+        self.damage[torch.from_numpy(rows), torch.from_numpy(rank)] = torch.from_numpy(values)
+        landed = step["last_attack.change"] != 0
+        key = step["move"][landed]
+        (rows, _), values, _ = commonest(np.stack([key, np.zeros_like(key)]), step["last_attack"][landed], 1)
+        self.last_attack[torch.from_numpy(rows)] = torch.from_numpy(values).long()
+
+
+def commonest(
+    key: np.ndarray, value: np.ndarray, size: int, least: int = 1, grid: float = GRID
+) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]:
+    """Keys (2, P) and values (P,) → ((key, rank), value, count) of the `size` commonest values of each key, seen
+    `least` times. The second row of `key` is not used but keeps the shape of the first."""
+    code = np.rint(value.astype(np.float64) * grid).astype(np.int64)
+    low, high = (int(code.min()), int(code.max())) if len(code) else (0, 0)
+    span = high - low + 1
+    unique, where, counts = np.unique(key[0] * span + (code - low), return_index=True, return_counts=True)
+    rows = unique // span
+    order = np.lexsort((-counts, rows))
+    rows, where, counts = rows[order], where[order], counts[order]
+    begins = np.flatnonzero(np.diff(rows, prepend=-1))
+    rank = np.arange(len(rows)) - np.repeat(begins, np.diff(np.append(begins, len(rows))))
+    keep = (rank < size) & (counts >= least)
+    return (rows[keep], rank[keep]), value[where[keep]].astype(np.float32), counts[keep]
+
+
+def _oftenest(key: np.ndarray, value: np.ndarray, grid: float = GRID) -> tuple[np.ndarray, np.ndarray]:
+    """Keys and values (P,), NaN where there is none → each key seen often enough, and its commonest value."""
+    known = ~np.isnan(value)
+    (rows, _), values, _ = commonest(np.stack([key[known]] * 2), value[known], 1, least=SEEN, grid=grid)
+    return rows, values
+
+
+def drift_of(stick: np.ndarray, change: np.ndarray) -> tuple[float, float] | None:
+    """Stick x and change of the air velocity along x, (P,) → (a, b) of the commonest change = a·stick ± b."""
+    tilted = (np.abs(stick) >= 0.3) & (change * np.sign(stick) > 1e-3)
+    if tilted.sum() < 50:
+        return None
+    amount = np.rint(np.abs(stick[tilted]) * 80).astype(np.int64)
+    (at, _), pushed, counts = commonest(
+        np.stack([amount, amount]), change[tilted] * np.sign(stick[tilted]), 1, least=3
+    )
+    if len(at) < 3:
+        return None
+    x, y, weight = at / 80, pushed.astype(np.float64), counts.astype(np.float64)
+    for _ in range(8):
+        a, b = np.polyfit(x, y, 1, w=np.sqrt(weight))
+        weight = counts / (1e-4 + np.abs(y - a * x - b))
+    return float(a), float(b)
+
+
+def _edge(stage_id: int) -> tuple[float, float]:
+    """|x| of a fighter that hangs on the edge of a stage, and the height of that edge."""
+    place = Geometry().place[stage_id]
+    return float(place[0]), float(place[6])
+
+
+def _steps(columns: dict[str, np.ndarray], edge: tuple[float, float]) -> dict[str, np.ndarray]:
+    """A game's columns and its stage's edge → what each player's steps change, (2 · (T − 1),) each, but for frames that
+    rules decide."""
+    before = {n: v[:-1] for n, v in columns.items()}
+    after = {n: v[1:] for n, v in columns.items()}
+    facing = before["facing"].astype(np.float32)
+    out: dict[str, np.ndarray] = {}
+    for name in (*VELOCITIES, "x", "y"):
+        sign = facing if name in MIRRORED else 1.0
+        out[f"{name}.value"] = after[name] * sign
+        out[f"{name}.change"] = (after[name] - before[name]) * sign
+    out["misc_as.value"] = np.clip(after["misc_as"], -1e4, 1e4)
+    ledge = np.isin(after["action"], LEDGE_ACTIONS)
+    out["edge_x.value"] = np.where(ledge, np.abs(after["x"]) - edge[0], np.nan)
+    out["edge_y.value"] = np.where(ledge, after["y"] - edge[1], np.nan)
+    out["is_held"] = np.isin(after["action"], [action for family in HOLDS for action in FAMILIES[family]])
+    out["held_x.value"] = (after["x"] - after["x"][:, ::-1]) * after["facing"][:, ::-1]
+    out["held_y.value"] = after["y"] - after["y"][:, ::-1]
+    out["other_age"] = after["state_age"][:, ::-1]
+    out["action"] = after["action"]
+    walked = np.isin(before["action"], WALKS) & np.isin(after["action"], WALKS)
+    out["same_kind"] = walked | (before["action"] == after["action"])
+    move = columns["character"].astype(np.int64) * ACTIONS + columns["action"]
+    out |= {"move": move[1:], "other_move": move[1:, ::-1], "character": after["character"]}
+    out |= {"state_age": after["state_age"], "state_age.change": after["state_age"] - before["state_age"]}
+    out |= {"hitlag": after["hitlag"], "hitlag_before": before["hitlag"], "same": after["action"] == before["action"]}
+    out["percent.change"] = after["percent"] - before["percent"]
+    out["last_attack"], out["last_attack.change"] = after["last_attack"], after["last_attack"] - before["last_attack"]
+    out["stick"] = after["main_x"] * facing
+    out["drifts"] = np.isin(after["action"], DRIFT_ACTIONS) & np.isin(before["action"], DRIFT_ACTIONS)
+    learned = (before["action"] > 12) & (after["action"] > 12)
+    return {name: value[learned] for name, value in out.items()}
+
+
