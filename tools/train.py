@@ -27,8 +27,9 @@ def train(
 ) -> None:
     """Train a model on a dataset."""
     from wm_runtime.replays.dataset import Dataset
-    from wm_train.config import load_experiment
-    from wm_train.training.trainer import train as run
+    from wm_train.config import ExactConfig, load_experiment
+    from wm_train.training.phases import train_phases
+    from wm_train.training.trainer import train as train_epochs
 
     experiment = load_experiment(config)
     given: dict[str, float | None] = {
@@ -40,6 +41,7 @@ def train(
     }
     changes = {name: value for name, value in given.items() if value is not None}
     experiment = experiment.model_copy(update={"training": experiment.training.model_copy(update=changes)})
+    run = train_phases if isinstance(experiment.model, ExactConfig) else train_epochs
     data = Dataset(dataset)
     with progress_bar() as progress:
         task = progress.add_task(experiment.name, total=None)
@@ -50,7 +52,7 @@ def train(
                 print(f"step {step} of {steps}, loss {loss:.4f}", flush=True)
 
         manifest = run(experiment, data, out, device, start_from, on_step)
-    for row in manifest["epochs"]:
+    for row in manifest["epochs"] if run is train_epochs else ():
         print(
             f"epoch {row['epoch']}: {row['frames']:,} frames at {row['frames_per_second']:,}/s, "
             f"held-out loss {row['held_out']['loss']:.4f}"

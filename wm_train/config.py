@@ -29,7 +29,30 @@ class ModelConfig(_Strict):
         return PRESETS[self.encoding]
 
 
+class ExactConfig(_Strict):
+    """Own-frame network with candidates: width of its trunk and later stages, residual blocks before the action is
+    chosen, and inner width of the last stage."""
+
+    kind: Literal["exact"] = "exact"
+    width: int = Field(default=384, ge=8)
+    blocks: int = Field(default=1, ge=0)
+    late: int = Field(default=192, ge=8)
+
+
+class Phase(_Strict):
+    """A stretch of training of the exact core: `steps` of `batch_size` windows, each a rollout of `frames` frames; one
+    frame is a step from a true state, more are rolled out with the model's own choices."""
+
+    steps: int = Field(ge=1)
+    frames: int = Field(default=1, ge=1)
+    batch_size: int = Field(default=1024, ge=1)
+
+
 class TrainingConfig(_Strict):
+    phases: tuple[Phase, ...] = ()
+    """Of the exact core, which is trained in these instead of epochs."""
+    compile: bool = False
+    """Compile the steps of training (minutes before the first one)."""
     epochs: int = Field(default=4, ge=1)
     frames_per_epoch: int | None = Field(default=None, ge=1)
     """Target frames an epoch draws; all of them when absent."""
@@ -47,7 +70,7 @@ class TrainingConfig(_Strict):
 class Experiment(_Strict):
     name: str
     description: str = ""
-    model: ModelConfig = ModelConfig()
+    model: ModelConfig | ExactConfig = Field(default=ModelConfig(), discriminator="kind")
     training: TrainingConfig = TrainingConfig()
 
 

@@ -20,7 +20,8 @@ from wm_runtime.errors import UserError
 @dataclass(frozen=True)
 class Character:
     """A fighter. `internal_id` is the `character` of frames; `selection_id` that of a replay's start block, None for
-    Nana, who is never selected. `jumps` are those left while standing. `height` in units is rough, for drawing."""
+    Nana, who is never selected. `jumps` are those left while standing. `height` in units is rough, for drawing;
+    `weight` is what knockback is divided by."""
 
     name: str
     display: str
@@ -28,6 +29,7 @@ class Character:
     selection_id: int | None
     jumps: int
     height: float
+    weight: float
 
 
 class Segment(NamedTuple):

@@ -13,6 +13,7 @@ from wm_runtime.facts import physics
 from wm_runtime.schema import C_, FIELD, VELOCITIES
 from wm_train.dynamics.geometry import REST, Geometry, Surfaces
 from wm_train.dynamics.kinematics import displacement
+from wm_train.dynamics.launch import LAUNCHES, hitstun, turned
 from wm_train.dynamics.named import Named
 from wm_train.dynamics.tables import (
     AGE_RATES,
@@ -32,6 +33,8 @@ DECAY = 0.051
 MIRRORED = ("self_x_air", "self_x_ground", "knockback_x")
 AIR_DODGE, AIR_DODGE_DECAY = 3.1, 0.9
 """Speed of an air dodge, units a frame, and what of it is left a frame later."""
+TURN_SHARE = 0.25
+"""What turning out of a dash leaves of the speed, before friction."""
 PUSH, WIND = 0.3, 0.2
 """Units a frame by which fighters who stand in each other push, and by which wind pushes."""
 NUDGE, SHIFT = 6.0, 3.0
@@ -43,7 +46,7 @@ SURFACES = Geometry().table.shape[1]
 _COLUMN = {name: i for i, name in enumerate(MOVE_COLUMNS)}
 
 FORMULAS = {
-    "self_x_air": 8, "self_y": 6, "knockback_x": 5, "knockback_y": 3, "self_x_ground": 11,
+    "self_x_air": 13, "self_y": 7, "knockback_x": 7 + 2 * LAUNCHES, "knockback_y": 4 + LAUNCHES, "self_x_ground": 20,
 }  # fmt: skip
 """Velocity → number of its candidates beyond regressed, unchanged, zero, and those of tables."""
 SIZES: dict[str, int] = {
@@ -51,10 +54,10 @@ SIZES: dict[str, int] = {
     "x": 26,
     "y": 13 + SURFACES,
     "state_age": 8 + AGE_RATES + AGE_STARTS,
-    "hitlag": 2 + HITLAGS,
+    "hitlag": 4 + HITLAGS,
     "percent": 2 + DAMAGES,
     "shield": 5 + len(SHIELD_CHANGES),
-    "misc_as": 5,
+    "misc_as": 6,
 }
 """Field → number of its candidates."""
 TOLERANCE = {
@@ -103,14 +106,17 @@ class Candidates(nn.Module):
         return torch.cat([torch.stack(others, dim=-1), rates, _known(start, age[..., None])], dim=-1)
 
     def velocities(
-        self, before: Named, row: Tensor, controllers: Tensor, regressed: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """State, row of the next move and age, controllers of the next frame (N, 2, 13) and regressed changes →
-        velocity → (N, 2, candidates), mirrored."""
+        self, before: Named, row: Tensor, move: Tensor, attack: Tensor, rise: Tensor, controllers: Tensor,
+        last_controllers: Tensor, regressed: dict[str, Tensor],
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """State, row of the next move and age, that move, the other fighter's, rise of percent (N, 2), controllers of
+        the next and of the present frame (N, 2, 13) and regressed changes → velocity → (N, 2, candidates), mirrored."""
         facing, character = before["facing"].float(), before["character"].long()
         table = self.tables.moves[row]  # (N, 2, columns)
         own = {name: before[name] * facing if name in MIRRORED else before[name] for name in VELOCITIES}
-        formulas = self._formulas(own, character, controllers, facing)
+        formulas = self._formulas(own, character, move, controllers, facing)
+        knocked = self._knockback(before, attack, rise, last_controllers, facing)
+        formulas = {name: [*columns, *knocked.get(name, [])] for name, columns in formulas.items()}
         out = {}
         for name in FORMULAS:
             i = VELOCITIES.index(name)
@@ -123,7 +129,20 @@ class Candidates(nn.Module):
             out[name] = torch.cat([torch.stack(columns, dim=-1), changes, _known(values, wide)], dim=-1)
         return out
 
-    def _formulas(self, own: Named, character: Tensor, controllers: Tensor, facing: Tensor) -> dict[str, list[Tensor]]:
+    def _knockback(
+        self, before: Named, attack: Tensor, rise: Tensor, last_controllers: Tensor, facing: Tensor
+    ) -> dict[str, list[Tensor]]:
+        """Launches by the other fighter's move, either way, and the turn by the stick when hitlag ends."""
+        x, y = turned(before["knockback_x"], before["knockback_y"], last_controllers)
+        length = (x.square() + y.square() + 1e-12).sqrt()
+        left = ((length - DECAY) / length).clamp(min=0.0)
+        along, up = self.tables.launches(before, rise, attack)
+        out = {"knockback_x": [x * facing, x * left * facing, *along.unbind(-1), *(-along).unbind(-1)]}
+        return {**out, "knockback_y": [y * left, *up.unbind(-1)]}
+
+    def _formulas(
+        self, own: Named, character: Tensor, move: Tensor, controllers: Tensor, facing: Tensor
+    ) -> dict[str, list[Tensor]]:
         stick = controllers[..., C_["main_x"]] * facing
         x, ground, y = own["self_x_air"], own["self_x_ground"], own["self_y"]
         drift = _known(self.tables.drift[character], torch.zeros_like(x)[..., None])
@@ -140,19 +159,30 @@ class Candidates(nn.Module):
         left = ((far - DECAY) / far).clamp(min=0.0)
         friction = self.friction[character]
         fall = torch.maximum(y - self.gravity[character], -self.terminal[character])
+        none = torch.zeros_like(x)
+        slow = _known(self.tables.slow[move], none[..., None])
+        jump, leap = (_known(t[character], none[..., None]) for t in (self.tables.jump, self.tables.air_jump))
+        hop = stick * jump[..., 0] + ground * jump[..., 1]
+        hop = torch.minimum(torch.maximum(hop, -jump[..., 2]), jump[..., 2])
+        dodge_x, dodge_y = AIR_DODGE * stick / length, AIR_DODGE * tilt / length
+        own_length = (x.square() + y.square() + 1e-12).sqrt()
+        shorter = ((own_length - slow[..., 2]) / own_length).clamp(min=0.0)
+        in_air = [x + push, top, slowed, reached, eased]
         return {
-            "self_x_air": [x + push, top, slowed, reached, eased, ground, x * AIR_DODGE_DECAY,
-                           AIR_DODGE * stick / length],
+            "self_x_air": [*in_air, ground, x * AIR_DODGE_DECAY, dodge_x, dodge_x * AIR_DODGE_DECAY, hop,
+                           stick * leap[..., 0] + stick.sign() * leap[..., 1], _slower(x, slow[..., 0]), x * shorter],
             "self_y": [fall, y - self.gravity[character], -self.terminal[character], -self.fast_fall[character],
-                       y * AIR_DODGE_DECAY, AIR_DODGE * tilt / length],
+                       y * AIR_DODGE_DECAY, dodge_y, y * shorter],
             "knockback_x": [kx * left, *_rubbed(kx, friction), -kx],
             "knockback_y": [ky * left, -ky, ky * -0.8],
-            "self_x_ground": self._on_ground(ground, x, stick, character),
+            "self_x_ground": [*self._on_ground(ground, x, stick, character), *in_air[::2], in_air[3],
+                              x * AIR_DODGE_DECAY, dodge_x * AIR_DODGE_DECAY, _slower(ground, slow[..., 1])],
         }  # fmt: skip
 
     def _on_ground(self, v: Tensor, air: Tensor, stick: Tensor, character: Tensor) -> list[Tensor]:
         """Friction, walking, dashing and running from velocity v, all (N, 2)."""
         table = _known(self.tables.ground[character], torch.zeros_like(v)[..., None])
+        friction = self.friction[character]
         walk, dash = (stick * table[..., i] + stick.sign() * table[..., i + 1] for i in (0, 2))
         fastest = stick * table[..., 4]
         steady = torch.where(stick.abs() > 0.1, stick, torch.ones_like(stick))
@@ -160,8 +190,8 @@ class Candidates(nn.Module):
         at_run = 1 - v / (steady * table[..., 4].clamp(min=0.1))
         capped = torch.where((fastest - v).abs() <= dash.abs(), fastest, v + dash)
         return [
-            *_rubbed(v, self.friction[character]), stick * self.walk[character], air, -v, v + walk * at_walk, v + dash,
-            fastest, v + RUN_SHARE * dash * at_run, capped,
+            *_rubbed(v, friction), _slower(v * TURN_SHARE, friction), stick * self.walk[character], air, -v,
+            v + walk * at_walk, v + dash, fastest, v + RUN_SHARE * dash * at_run, capped, v + 0.5 * walk * at_walk,
         ]  # fmt: skip
 
     def x(
@@ -212,16 +242,18 @@ class Candidates(nn.Module):
         near = torch.where(heights.abs() < 1e6, heights, y[..., None])
         return torch.cat([torch.stack(columns, dim=-1), near], dim=-1)
 
-    def hitlag(self, before: Named, regressed: Tensor) -> Tensor:
+    def hitlag(self, before: Named, rise: Tensor) -> Tensor:
+        """As it is, counted down, what a rise of percent (N, 2) of this fighter or the other brings, or anything."""
+        brought = (rise / 3 + 3 + 1e-4).floor()
         counted = (before["hitlag"] - 1).clamp(min=0.0)
         fresh = torch.arange(1, HITLAGS + 1, device=counted.device, dtype=counted.dtype).expand(*counted.shape, HITLAGS)
-        return torch.cat([regressed[..., None], counted[..., None], fresh], dim=-1)
+        columns = [before["hitlag"], counted, brought, brought.flip(1)]
+        return torch.cat([torch.stack(columns, dim=-1), fresh], dim=-1)
 
-    def percent(self, before: Named, regressed: Tensor) -> Tensor:
-        """Rises by what the other fighter's present or coming action commonly does."""
-        move = (before["character"] * ACTIONS + before["action"]).flip(1).long()
+    def percent(self, before: Named, attack: Tensor, regressed: Tensor) -> Tensor:
+        """Rises by what the other fighter's move `attack` (N, 2) commonly does."""
         percent = before["percent"][..., None]
-        damage = _known(self.tables.damage[move], torch.zeros_like(percent))
+        damage = _known(self.tables.damage[attack], torch.zeros_like(percent))
         return torch.cat([percent + regressed.clamp(min=0.0)[..., None], percent, percent + damage], dim=-1)
 
     def shield(self, before: Named, regressed: Tensor) -> Tensor:
@@ -231,15 +263,21 @@ class Candidates(nn.Module):
         columns += [torch.zeros_like(shield), torch.full_like(shield, SHIELD_FULL / 2), *changes]
         return torch.stack(columns, dim=-1)
 
-    def misc_as(self, before: Named, row: Tensor, regressed: Tensor) -> Tensor:
+    def misc_as(self, before: Named, after: Named, row: Tensor, regressed: Tensor) -> Tensor:
         misc = before["misc_as"].clamp(-1e4, 1e4)
         table = _known(self.tables.moves[row][..., _COLUMN["misc_as.value"]], misc)
-        return torch.stack([misc + regressed, misc, misc - 1, torch.zeros_like(misc), table], dim=-1)
+        stun = hitstun(after["knockback_x"], after["knockback_y"])
+        return torch.stack([misc + regressed, misc, misc - 1, torch.zeros_like(misc), table, stun], dim=-1)
 
 
 def _rubbed(v: Tensor, friction: Tensor) -> list[Tensor]:
     """Velocity after half, once and twice the friction, which never turns it."""
-    return [v - v.sign() * torch.minimum(v.abs(), friction * k) for k in (0.5, 1.0, 2.0)]
+    return [_slower(v, friction * k) for k in (0.5, 1.0, 2.0)]
+
+
+def _slower(v: Tensor, by: Tensor) -> Tensor:
+    """v with so much less speed, which never turns."""
+    return v - v.sign() * torch.minimum(v.abs(), by)
 
 
 def _known(table: Tensor, otherwise: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from wm_runtime.replays.dataset import Dataset
@@ -13,6 +14,15 @@ from wm_train.training.data import Batch
 
 Carry = dict[str, Tensor]
 """Name → (N, …): what a model remembers of N matches."""
+
+
+CarryLayout = dict[str, tuple[tuple[int, ...], str]]
+"""Name → (shape without the match axis, dtype) of a carry."""
+
+
+def zeros(layout: CarryLayout, matches: int) -> Carry:
+    """The carry of matches of which nothing is remembered."""
+    return {n: torch.zeros((matches, *shape), dtype=getattr(torch, dtype)) for n, (shape, dtype) in layout.items()}
 
 
 @dataclass

@@ -16,6 +16,7 @@ from wm_train.dynamics.geometry import Geometry, ceiling, crosses, support
 from wm_train.dynamics.hitboxes import HitboxDistance
 from wm_train.dynamics.memory import CONTROLLERS, COUNTERS, Past
 from wm_train.dynamics.named import Named
+from wm_train.dynamics.tables import MOVE_COLUMNS, MoveTables
 from wm_train.encoding import STAGE_VOCABULARY, stage_of
 
 CHARACTERS, ACTIONS = FIELD["character"].classes or 0, FIELD["action"].classes or 0
@@ -29,8 +30,8 @@ AGES = 96
 MIRRORED = ("main_x", "c_x")
 SCALES = (50.0, 5.0, 0.5)
 """Distances are seen at these scales, units: each is clamped to ±1."""
-HYPOTHESES = ("as it is", "falling", "fast falling", "drifting")
-"""Velocities for which a fighter's next position is compared with the surfaces."""
+ROWS, RUN_ROWS = -1, -2
+"""Vocabularies that are as large as the tables that were measured: rows by age, and by frames in the action."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Embedded:
 
 
 EMBEDDED: tuple[Embedded, ...] = (
-    Embedded("self_move", CHARACTERS * ACTIONS, 32),
+    Embedded("self_move", CHARACTERS * ACTIONS, 24),
     Embedded("other_move", CHARACTERS * ACTIONS, 16),
     Embedded("self_action", ACTIONS, 32),
     Embedded("other_action", ACTIONS, 24),
@@ -58,6 +59,11 @@ EMBEDDED: tuple[Embedded, ...] = (
     Embedded("self_last_attack", 64, 4),
     Embedded("self_jumps", 8, 4),
     Embedded("stage", STAGE_VOCABULARY, 6),
+    Embedded("self_following", ACTIONS, 12),
+    Embedded("self_run_following", ACTIONS, 12),
+    Embedded("self_row", ROWS, 12),
+    Embedded("self_run_row", RUN_ROWS, 12),
+    Embedded("other_row", ROWS, 6),
 )
 
 
@@ -74,8 +80,9 @@ class Features(nn.Module):
     terminal: Tensor
     fast_fall: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, tables: MoveTables) -> None:
         super().__init__()
+        self.tables = tables
         self.geometry = Geometry()
         self.hitbox = HitboxDistance()
         constants = {"gravity": 0.1, "terminal": 2.0, "fast_fall": 2.5, "air_mobility": 0.05}
@@ -87,12 +94,13 @@ class Features(nn.Module):
 
     def numbers(self, state: Named, past: Past, match: Tensor, controllers: Tensor) -> Tensor:
         """Present state, its past, match (N, M), controllers of the next frame (N, 2, 13) → (N, 2, features)."""
+        fighter = self._fighter(state)
         columns = [
-            *self._fighter(state),
-            *[column.flip(1) for column in self._fighter(state)],
+            *fighter,
+            *[column.flip(1) for column in fighter],
             *self._relation(state),
             *self._memory(state, past),
-            *self._contact(state, match, controllers),
+            *self._contact(state, past, match, controllers),
             *self._hits(state, past),
         ]
         parts = [torch.stack(columns, dim=-1), *self._controllers(state, past, controllers), self._flags(state)]
@@ -113,11 +121,22 @@ class Features(nn.Module):
             "self_ground": state["ground"].clamp(max=63),
             "self_last_attack": state["last_attack"].clamp(max=63),
             "self_jumps": state["jumps"].clamp(max=7),
+            **self._rows(state, past),
         }
-        both = ("move", "action", "character", "age")
+        own["self_following"] = self.tables.following[own["self_row"]]
+        own["self_run_following"] = self.tables.run_following[own["self_run_row"]]
+        both = ("move", "action", "character", "age", "row")
         other = {f"other_{name}": own[f"self_{name}"].flip(1) for name in both}
         found = {**own, **other, "stage": stage_of(match)[:, None].expand(-1, 2)}
         return {e.name: found[e.name].long() for e in EMBEDDED}
+
+    def _rows(self, state: Named, past: Past) -> Named:
+        """Rows of the tables by the present age of the move and by the frames that it has lasted, (N, 2)."""
+        character, action = state["character"], state["action"]
+        return {
+            "self_row": self.tables.row(character, action, state["state_age"]),
+            "self_run_row": self.tables.run_row(character, action, past.numbers["frames_in_action"]),
+        }
 
     def _fighter(self, state: Named) -> list[Tensor]:
         facing = state["facing"].float()
@@ -158,9 +177,21 @@ class Features(nn.Module):
         columns += [(state["x"] - past.last["x"]) * facing * 0.3, (state["y"] - past.last["y"]) * 0.3]
         columns.append((state["state_age"] - past.last["state_age"]).clamp(-2.0, 3.0))
         columns.append((past.last["hitlag"] > 0).float())
+        rows = self._rows(state, past)
+        for odds in (self.tables.odds[rows["self_row"]], self.tables.run_odds[rows["self_run_row"]]):
+            ends = odds[..., 0]
+            columns += [ends, (ends > 0.5).float(), (ends > 0.98).float(), (ends / 0.05).clamp(max=1.0), odds[..., 1]]
         return columns
 
-    def _contact(self, state: Named, match: Tensor, controllers: Tensor) -> list[Tensor]:
+    def _usual(self, state: Named, past: Past) -> tuple[Tensor, Tensor]:
+        """Position change along x (not mirrored) and y that is the commonest if the action goes on, (N, 2) each."""
+        pace = (state["state_age"] - past.last["state_age"]).clamp(0.0, 2.0)
+        pace = torch.where(past.numbers["frames_in_action"] > 0, pace, torch.ones_like(pace))
+        usual = self.tables.moves[self.tables.row(state["character"], state["action"], state["state_age"] + pace)]
+        x, y = (torch.nan_to_num(usual[..., MOVE_COLUMNS.index(name)], 0.0) for name in ("x.change", "y.change"))
+        return x * state["facing"].float(), y
+
+    def _contact(self, state: Named, past: Past, match: Tensor, controllers: Tensor) -> list[Tensor]:
         stage, frame = stage_of(match), match[..., M_["frame"]]
         surfaces = self.geometry.surfaces(stage, frame + 1)
         places = self.geometry.places(stage)
@@ -171,7 +202,7 @@ class Features(nn.Module):
         fall = torch.minimum(fall, torch.maximum(state["self_y"], -self.terminal[character])) + state["knockback_y"]
         fast = -self.fast_fall[character] + state["knockback_y"]
         drift = vx + controllers[..., C_["main_x"]] * self.drift[character]
-        ways = ((vx, vy), (vx, fall), (vx, fast), (drift, fall))
+        ways = ((vx, vy), (vx, fall), (vx, fast), (drift, fall), self._usual(state, past))
 
         gap, left, right, solid = support(surfaces, x, y)
         ahead = torch.where(facing > 0, right - x, x - left)
@@ -180,7 +211,7 @@ class Features(nn.Module):
         for way_x, way_y in ways:
             through, through_solid = crosses(surfaces, x, y, x + way_x, y + way_y)
             columns += [through.float(), through_solid.float()]
-        for way_x, way_y in ((vx, vy), (drift, fall)):
+        for way_x, way_y in (ways[0], ways[3], ways[4]):
             columns += scaled(support(surfaces, x + way_x, y + way_y)[0], (5.0, 0.5))
             columns += scaled(torch.minimum(right - x - way_x, x + way_x - left), (5.0, 0.5))
         side = torch.where(x >= 0, 1.0, -1.0)

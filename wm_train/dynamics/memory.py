@@ -7,6 +7,7 @@ games, give training its memory at every frame.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -61,13 +62,12 @@ class Past:
 
 def recall(carry: Carry, state: Named) -> Past:
     """The carry and the present state → the memory at the present state."""
-    fresh = (carry["steps"] == 0)  # (N, 1)
+    fresh = carry["steps"] == 0  # (N, 1)
     numbers = {name: carry["numbers"][..., i] for i, name in enumerate(NUMBERS)}
     last = {name: carry["last_ints"][..., i] for i, name in enumerate(COMPARED_INTS)}
     last |= {name: carry["last_floats"][..., i] for i, name in enumerate(COMPARED_FLOATS)}
     last = {name: torch.where(fresh, state[name], value) for name, value in last.items()}
-    unknown = {name: torch.full_like(state["action"], 0 if name in _STATES else NEVER) for name in COUNTERS}
-    unknown |= {"action_1": state["action"], "action_2": state["action"]}
+    unknown = beginning(state)
     numbers = {name: torch.where(fresh, unknown[name], value) for name, value in numbers.items()}
     advanced = advance(numbers, last, state, carry["controllers"][:, -2:])
     numbers = {name: torch.where(fresh, numbers[name], value) for name, value in advanced.items()}
@@ -76,6 +76,12 @@ def recall(carry: Carry, state: Named) -> Past:
 
 _STATES = {"frames_in_action": "action", "since_hurtbox": "hurtbox", "since_airborne": "airborne"}
 """Counter → the field that it watches."""
+
+
+def beginning(state: Named) -> Named:
+    """NUMBERS of a state of whose past nothing is known."""
+    unknown = {name: torch.full_like(state["action"], 0 if name in _STATES else NEVER) for name in COUNTERS}
+    return {**unknown, "action_1": state["action"], "action_2": state["action"]}
 
 
 def advance(numbers: Named, last: Named, state: Named, controllers: Tensor) -> Named:
@@ -98,10 +104,33 @@ def advance(numbers: Named, last: Named, state: Named, controllers: Tensor) -> N
 
 def remember(past: Past, carry: Carry, state: Named, controllers: Tensor) -> Carry:
     """The carry after a step from `state` with `controllers` (N, 2, 13), those of the next frame."""
+    numbers = torch.stack([past.numbers[name] for name in NUMBERS], dim=-1)
+    history = torch.cat([past.controllers[:, 1:], controllers[:, None]], dim=1)
+    return {**carry_of(state, numbers, history), "steps": (carry["steps"] + 1).clamp(max=LIMIT)}
+
+
+def carry_of(state: Named, numbers: Tensor, controllers: Tensor) -> Carry:
+    """The carry after a step from `state`: its memory `numbers` (N, 2, NUMBERS) int32, and controllers (N, CONTROLLERS,
+    2, 13) up to those of the next frame."""
     return {
-        "numbers": torch.stack([past.numbers[name] for name in NUMBERS], dim=-1),
+        "numbers": numbers,
         "last_ints": torch.stack([state[name] for name in COMPARED_INTS], dim=-1),
         "last_floats": torch.stack([state[name] for name in COMPARED_FLOATS], dim=-1),
-        "controllers": torch.cat([past.controllers[:, 1:], controllers[:, None]], dim=1),
-        "steps": (carry["steps"] + 1).clamp(max=LIMIT),
+        "controllers": controllers,
+        "steps": torch.ones((len(numbers), 1), dtype=torch.int32, device=numbers.device),
     }
+
+
+@torch.no_grad()
+def remembered(states: Iterable[Named], controllers: Tensor) -> Iterator[Tensor]:
+    """Frames of N matches, one after the other, and their controllers (T, N, 2, 13) → NUMBERS at each, (N, 2, …)."""
+    numbers: Named = {}
+    last: Named = {}
+    for t, state in enumerate(states):
+        if t == 0:
+            numbers = beginning(state)
+        else:
+            pair = torch.stack([controllers[t - 1], controllers[t]], dim=1)
+            numbers = advance(numbers, last, state, pair)
+        last = state
+        yield torch.stack([numbers[name] for name in NUMBERS], dim=-1)

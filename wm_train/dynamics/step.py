@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from wm_runtime.schema import M_
 from wm_train.dynamics.contact import Contact
 from wm_train.dynamics.core import Carry, Core
-from wm_train.dynamics.named import named, raw
+from wm_train.dynamics.named import Named, named, raw
 from wm_train.dynamics.rules import Rules, match_over
 from wm_train.encoding import stage_of
 
@@ -42,10 +42,8 @@ class WorldModel(nn.Module):
         Returns the next state in the same form, the next carry and aux as listed in AUX.
         """
         before = named(floats, ints)
-        stage = stage_of(match)
         proposal = self.core(floats, ints, match, before, controllers, carry)
-        after = self.contact(before, proposal.after, stage)
-        after = self.rules(before, after, stage, proposal.frames_in_action)
+        after = self.settle(before, proposal.after, match, proposal.frames_in_action)
 
         frame = match[..., M_["frame"]] + 1
         columns = {"frame": frame, "stage": match[..., M_["stage"]]}
@@ -56,3 +54,8 @@ class WorldModel(nn.Module):
             "match_over": match_over(after, frame),
         }
         return (*raw(after), next_match), proposal.carry, aux
+
+    def settle(self, before: Named, proposed: Named, match: Tensor, frames_in_action: Tensor) -> Named:
+        """State, proposal, match, frames that the present action has lasted → the next state: contact and rules."""
+        stage = stage_of(match)
+        return self.rules(before, self.contact(before, proposed, stage), stage, frames_in_action)

@@ -13,6 +13,7 @@ from wm_runtime.facts import FAMILIES, physics
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import FIELD, VELOCITIES
 from wm_train.dynamics.geometry import Geometry
+from wm_train.dynamics.launch import Launches, weights
 
 CHARACTERS, ACTIONS = FIELD["character"].classes or 0, FIELD["action"].classes or 0
 AGES = 120
@@ -32,13 +33,17 @@ CHANGES, VALUES = 24, 8
 """Commonest changes and values of a velocity that are kept of a character."""
 AGE_STARTS, AGE_RATES = 3, 3
 """Commonest first ages and rates that are kept of a move."""
-DAMAGES = 4
+DAMAGES = 6
 """Commonest rises of percent that are kept of an attacker's move."""
 WALKS, DASH, RUN = (15, 16, 17), 20, 21
 RUN_SHARE = 0.4
 """A run gains this share of a dash's acceleration."""
 HOLDS = ("grabbed", "thrown", "captured")
 LEDGE_ACTIONS = tuple(range(252, 264))
+SIZED = ("moves", "held", "odds", "following", "run_odds", "run_following")
+"""Buffers whose length follows from the games."""
+SLOWED = ("speed_air.change", "speed_ground.change", "length.change")
+JUMP_SQUAT, JUMPS, AIR_JUMPS = 24, (25, 26), (27, 28)
 DRIFT_ACTIONS = tuple(range(25, 35))
 """Jumping and falling, where only the stick moves a fighter along x."""
 
@@ -69,10 +74,26 @@ class MoveTables(nn.Module):
     """(characters · actions,): change of age for each unit of speed on the ground."""
     held: Tensor
     """(rows, HELD_COLUMNS)."""
+    slow: Tensor
+    """(characters · actions, 3): what a move takes of the speed along x in the air, on the ground, and of the own
+    velocity's length, a frame."""
+    jump: Tensor
+    """(characters, 3): a jump's speed along x for each unit of stick and of speed on the ground, and the most of it."""
+    air_jump: Tensor
+    """(characters, 2): the same of a jump in the air by the stick, and beside the stick's amount."""
     last_attack: Tensor
     """(characters · actions,): id that a move's hit leaves in last_attack."""
+    odds: Tensor
+    """(rows, 2): share of frames after which a move ends at this age, and of the commonest next action in those."""
+    following: Tensor
+    """(rows,): that action."""
+    run_first: Tensor
+    """(characters · actions,): as `first`, of rows by the frames for which an action has lasted."""
+    run_count: Tensor
+    run_odds: Tensor
+    run_following: Tensor
 
-    def __init__(self, rows: int = 1) -> None:
+    def __init__(self, rows: int = 1, run_rows: int = 1) -> None:
         super().__init__()
         moves = CHARACTERS * ACTIONS
         shapes: dict[str, tuple[int, ...]] = {
@@ -87,16 +108,24 @@ class MoveTables(nn.Module):
             "ground": (CHARACTERS, 5),
             "pace": (moves,),
             "held": (rows, len(HELD_COLUMNS)),
+            "slow": (moves, 3),
+            "jump": (CHARACTERS, 3),
+            "air_jump": (CHARACTERS, 2),
         }
         for name, shape in shapes.items():
             self.register_buffer(name, torch.full(shape, float("nan")))
-        for name in ("first", "count", "last_attack"):
+        for name in ("first", "count", "last_attack", "run_first", "run_count"):
             self.register_buffer(name, torch.zeros(moves, dtype=torch.int64))
+        for name, size in (("", rows), ("run_", run_rows)):
+            self.register_buffer(f"{name}odds", torch.zeros(size, 2))
+            self.register_buffer(f"{name}following", torch.zeros(size, dtype=torch.int64))
+        self.launches = Launches()
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
         """The number of rows is that of the weights which are loaded."""
-        if f"{prefix}moves" in state_dict:
-            self.moves, self.held = (torch.empty_like(state_dict[f"{prefix}{name}"]) for name in ("moves", "held"))
+        for name in SIZED:
+            if f"{prefix}{name}" in state_dict:
+                setattr(self, name, torch.empty_like(state_dict[f"{prefix}{name}"]))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def row(self, character: Tensor, action: Tensor, age: Tensor) -> Tensor:
@@ -105,6 +134,13 @@ class MoveTables(nn.Module):
         index = (age + 1.001).floor().clamp(0, AGES - 1).long()
         inside = index < self.count[move]
         return torch.where(inside, self.first[move] + index, torch.zeros_like(index))
+
+    def run_row(self, character: Tensor, action: Tensor, frames: Tensor) -> Tensor:
+        """(N, 2) each → row of `run_odds` for an action that has lasted `frames`, (N, 2) int64."""
+        move = (character * ACTIONS + action).long()
+        index = frames.clamp(0, AGES - 1).long()
+        inside = index < self.run_count[move]
+        return torch.where(inside, self.run_first[move] + index, torch.zeros_like(index))
 
     @torch.no_grad()
     def measure(self, dataset: Dataset, games: list[int], limit: int = 500) -> None:
@@ -116,6 +152,8 @@ class MoveTables(nn.Module):
         self._measure_characters(step)
         self._measure_ages(step)
         self._measure_attacks(step)
+        self._measure_jumps(step)
+        self._measure_odds(step)
 
     def _measure_moves(self, step: dict[str, np.ndarray]) -> None:
         index = np.clip(np.floor(step["state_age"] + 1.001), 0, AGES - 1).astype(np.int64)
@@ -187,6 +225,10 @@ class MoveTables(nn.Module):
         loops = same & free & (change < 0)
         speed = np.abs(step["self_x_ground.value"])
         paced = same & free & (change > 0) & (speed > 0.05)
+        for i, name in enumerate(SLOWED):
+            slows = same & free & (step[name] < -1e-3)
+            rows, values = _oftenest(step["move"][slows], step[name][slows])
+            self.slow[torch.from_numpy(rows), i] = torch.from_numpy(-values)
         rows, values = _oftenest(step["move"][paced], change[paced] / speed[paced], grid=1e3)
         self.pace[torch.from_numpy(rows)] = torch.from_numpy(values)
         picks = (
@@ -200,11 +242,50 @@ class MoveTables(nn.Module):
             (rows, rank), values, _ = commonest(np.stack([key, np.zeros_like(key)]), value[mask], size)
             table[torch.from_numpy(rows), torch.from_numpy(rank)] = torch.from_numpy(values)
 
+    def _measure_odds(self, step: dict[str, np.ndarray]) -> None:
+        index = np.clip(np.floor(step["age_before"] + 1.001), 0, AGES - 1).astype(np.int64)
+        ends, followed = ~step["same"], step["action"].astype(np.int64)
+        inside = index < self.count.numpy()[step["move_before"]]
+        row = np.where(inside, self.first.numpy()[step["move_before"]] + index, 0)
+        self.odds, self.following = _odds(row, ends, followed, len(self.moves))
+        run = np.clip(step["frames_in_action"], 0, AGES - 1).astype(np.int64)
+        seen = np.bincount(step["move_before"] * AGES + run, minlength=CHARACTERS * ACTIONS * AGES) >= SEEN
+        lasts = seen.reshape(-1, AGES)
+        count = np.where(lasts.any(axis=1), AGES - lasts[:, ::-1].argmax(axis=1), 0)
+        first = np.cumsum(count) - count + 1
+        self.run_first, self.run_count = torch.from_numpy(first), torch.from_numpy(count)
+        inside = run < count[step["move_before"]]
+        row = np.where(inside, first[step["move_before"]] + run, 0)
+        self.run_odds, self.run_following = _odds(row, ends, followed, 1 + int(count.sum()))
+
+    def _measure_jumps(self, step: dict[str, np.ndarray]) -> None:
+        jumps = (step["action_before"] == JUMP_SQUAT) & np.isin(step["action"], JUMPS)
+        leaps = np.isin(step["action"], AIR_JUMPS) & ~step["same"]
+        stick, value, ground = step["stick"], step["self_x_air.value"], step["ground_before"]
+        for character in np.unique(step["character"]):
+            mine = step["character"] == character
+            fit = drift_of(stick[mine & leaps], value[mine & leaps])
+            if fit is not None:
+                self.air_jump[int(character)] = torch.tensor(fit)
+            still = mine & jumps & (np.abs(ground) < 1e-4) & (np.abs(stick) > 0.3)
+            moving = mine & jumps & (np.abs(ground) > 0.2)
+            if still.sum() < SEEN or moving.sum() < SEEN:
+                continue
+            a = _mode(value[still] / stick[still])
+            most = np.quantile(np.abs(value[mine & jumps]), 0.999)
+            free = moving & (np.abs(value) < most - 1e-3)
+            if free.sum() >= SEEN:
+                b = _mode((value[free] - a * stick[free]) / ground[free])
+                self.jump[int(character)] = torch.tensor([a, b, most])
+
     def _measure_attacks(self, step: dict[str, np.ndarray]) -> None:
         hit = step["percent.change"] > 0
         key = step["other_move"][hit]
         (rows, rank), values, _ = commonest(np.stack([key, np.zeros_like(key)]), step["percent.change"][hit], DAMAGES)
         self.damage[torch.from_numpy(rows), torch.from_numpy(rank)] = torch.from_numpy(values)
+        struck = hit & step["is_hurt"]
+        names = {"move": "other_move", "kb_x": "knockback_x.value", "kb_y": "knockback_y.value", "percent": "struck"}
+        self.launches.measure({**{n: step[of][struck] for n, of in names.items()}, "weight": step["weight"][struck]})
         landed = step["last_attack.change"] != 0
         key = step["move"][landed]
         (rows, _), values, _ = commonest(np.stack([key, np.zeros_like(key)]), step["last_attack"][landed], 1)
@@ -227,6 +308,24 @@ def commonest(
     rank = np.arange(len(rows)) - np.repeat(begins, np.diff(np.append(begins, len(rows))))
     keep = (rank < size) & (counts >= least)
     return (rows[keep], rank[keep]), value[where[keep]].astype(np.float32), counts[keep]
+
+
+def _odds(row: np.ndarray, ends: np.ndarray, followed: np.ndarray, rows: int) -> tuple[Tensor, Tensor]:
+    """Row, whether the action ends, and the next action (P,) → odds (rows, 2) and following (rows,)."""
+    seen = np.maximum(np.bincount(row, minlength=rows), 1)
+    ended = np.bincount(row[ends], minlength=rows)
+    (at, _), action, counts = commonest(np.stack([row[ends]] * 2), followed[ends].astype(np.float32), 1, grid=1.0)
+    odds, following = np.zeros((rows, 2), np.float32), np.zeros(rows, np.int64)
+    odds[:, 0] = ended / seen
+    odds[at, 1] = counts / np.maximum(ended[at], 1)
+    following[at] = action.astype(np.int64)
+    return torch.from_numpy(odds), torch.from_numpy(following)
+
+
+def _mode(value: np.ndarray) -> float:
+    """The commonest value, to 1e-3."""
+    key = np.zeros((2, len(value)), np.int64)
+    return float(commonest(key, value, 1, grid=1e3)[1][0])
 
 
 def _oftenest(key: np.ndarray, value: np.ndarray, grid: float = GRID) -> tuple[np.ndarray, np.ndarray]:
@@ -289,8 +388,24 @@ def _steps(columns: dict[str, np.ndarray], edge: tuple[float, float]) -> dict[st
     out["percent.change"] = after["percent"] - before["percent"]
     out["last_attack"], out["last_attack.change"] = after["last_attack"], after["last_attack"] - before["last_attack"]
     out["stick"] = after["main_x"] * facing
+    out["ground_before"] = before["self_x_ground"] * facing
+    out["speed_air.change"] = np.abs(after["self_x_air"]) - np.abs(before["self_x_air"])
+    out["speed_ground.change"] = np.abs(after["self_x_ground"]) - np.abs(before["self_x_ground"])
+    lengths = [np.hypot(side["self_x_air"], side["self_y"]) for side in (before, after)]
+    out["length.change"] = np.where(after["airborne"] == 1, lengths[1] - lengths[0], 0.0)
+    out["action_before"], out["age_before"], out["move_before"] = before["action"], before["state_age"], move[:-1]
+    out["frames_in_action"] = _run_lengths(columns["action"])[:-1]
+    out["is_hurt"] = np.isin(after["action"], FAMILIES["damage"])
+    out["struck"] = np.floor(before["percent"]) + out["percent.change"]
+    out["weight"] = weights()[after["character"]]
     out["drifts"] = np.isin(after["action"], DRIFT_ACTIONS) & np.isin(before["action"], DRIFT_ACTIONS)
     learned = (before["action"] > 12) & (after["action"] > 12)
     return {name: value[learned] for name, value in out.items()}
 
 
+def _run_lengths(action: np.ndarray) -> np.ndarray:
+    """Actions (T, 2) → for how many frames each has lasted before this one, (T, 2)."""
+    time = np.arange(len(action))[:, None]
+    changed = np.ones(action.shape, bool)
+    changed[1:] = action[1:] != action[:-1]
+    return time - np.maximum.accumulate(np.where(changed, time, 0), axis=0)

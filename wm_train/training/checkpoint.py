@@ -10,8 +10,9 @@ import torch
 
 from wm_runtime.errors import UserError
 from wm_runtime.schema import field_table_hash
-from wm_train.config import Experiment
+from wm_train.config import ExactConfig, Experiment
 from wm_train.dynamics.classic import ClassicCore
+from wm_train.dynamics.exact import ExactCore
 from wm_train.dynamics.step import WorldModel
 from wm_train.models.frame_stack_mlp import FrameStackMLP
 
@@ -19,6 +20,8 @@ from wm_train.models.frame_stack_mlp import FrameStackMLP
 def build_model(experiment: Experiment) -> WorldModel:
     """The model that an experiment describes, freshly initialised."""
     model = experiment.model
+    if isinstance(model, ExactConfig):
+        return WorldModel(ExactCore(model))
     return WorldModel(ClassicCore(FrameStackMLP(model.encoding_config, model.trunk, model.dropout)))
 
 

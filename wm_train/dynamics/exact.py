@@ -1,0 +1,425 @@
+"""The exact core: own-frame network, explicit memory, and a choice among candidates, in the game's own order.
+
+Actions first, then who is struck, then velocities and all else, then where a fighter ends up. Each stage is told what
+the ones before it chose; in training, what was true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wm_runtime.replays.dataset import Dataset
+from wm_runtime.schema import CONTROL_NAMES, FIELD, M_, NO_GROUND, NO_PLAYER, PLAYERS, VELOCITIES, state_layout
+from wm_train.config import ExactConfig
+from wm_train.dynamics.candidates import MIRRORED, REGRESSED, SCALE, SIZES, TOLERANCE, Candidates
+from wm_train.dynamics.core import Carry, Core, Proposal, zeros
+from wm_train.dynamics.features import EMBEDDED, FLAGS, Features, scaled
+from wm_train.dynamics.geometry import Surfaces, crosses, slope_at, support
+from wm_train.dynamics.kinematics import displacement
+from wm_train.dynamics.memory import Past, carry_layout, recall, remember
+from wm_train.dynamics.named import Named, named
+from wm_train.dynamics.select import LAST_RULED_ACTION, REBIRTH_WAIT
+from wm_train.dynamics.tables import MoveTables
+from wm_train.encoding import stage_of
+from wm_train.models.own_frame import OwnFrameNetwork, RowEmbedding, vocabulary
+from wm_train.training.corpus import Unroll
+from wm_train.training.data import Batch
+
+ACTIONS = FIELD["action"].classes or 0
+GROUNDS = 65
+"""Ids of surfaces below 64, and none."""
+CLASSES = {"facing": 2, "airborne": 2, "hurtbox": 3, "jumps": 7, "l_cancel": 3, "ground": GROUNDS}
+"""Field → classes of its head."""
+CHOICES = {"last_attack": 4, "combo_count": 4, "last_hit_by": 3}
+"""Whole-numbered field → number of its candidates, the first of which is that it stays."""
+BITS = 8 * len(FLAGS)
+AT_LAST = ("x", "y")
+"""Fields chosen when all else of the next frame is known."""
+HEADS: dict[str, dict[str, int]] = {
+    "acted": {"percent": SIZES["percent"], "percent.value": 1},
+    "struck": {
+        **{name: size for name, size in SIZES.items() if name not in ("percent", *AT_LAST)},
+        **{f"{name}.value": 1 for name in SIZES if name not in ("percent", "hitlag", *AT_LAST)},
+        **CLASSES, **CHOICES, "flags": BITS,
+    },
+    "moved": {name: size for at in AT_LAST for name, size in ((at, SIZES[at]), (f"{at}.value", 1))},
+}  # fmt: skip
+"""Stage → head → outputs; a field's `.value` is the value that the network makes itself."""
+RISE, CONTACT = 8, 25
+"""Numbers that tell a stage who was struck, and where velocities lead."""
+LIMIT = 40.0
+"""A network's own value goes no further, in units of its scale."""
+FORBIDDEN = 1e8
+"""Logits below −FORBIDDEN are of what cannot be."""
+CHANGE_WEIGHT = 5.0
+"""An action that changes weighs so much."""
+WEIGHTS = {
+    "action": 1.0, "percent": 0.5, **dict.fromkeys((*VELOCITIES, *AT_LAST), 1.0), "state_age": 0.5, "hitlag": 0.5,
+    "shield": 0.3, "misc_as": 0.3, "facing": 0.5, "airborne": 1.0, "hurtbox": 0.5, "jumps": 0.3, "l_cancel": 0.1,
+    "ground": 0.5, **dict.fromkeys(CHOICES, 0.1), "flags": 4.0, "values": 0.3,
+}  # fmt: skip
+
+
+@dataclass
+class Truth:
+    """What a frame really led to: the next state, by name (N, 2), and head → which candidates equal it, (N, 2, …)."""
+
+    after: Named
+    right: dict[str, Tensor]
+
+
+@dataclass
+class Outcome:
+    """logits: head → (N, 2, …) · after: the chosen next state · entropy: of the action, (N, 2) nats."""
+
+    logits: dict[str, Tensor]
+    after: Named
+    entropy: Tensor
+
+
+Settle = Callable[[Named, Named, Tensor, Tensor], Named]
+"""(state, proposal, match, frames in action) → the next state, as contact and rules leave it."""
+Roll = Callable[..., tuple[dict[str, Tensor], Named, Carry]]
+"""ExactCore.roll."""
+
+
+class ExactCore(Core):
+    """Predicts every field of a living fighter; rules decide the rest."""
+
+    predicted = tuple(name for name, field in FIELD.items() if field.role == "state" and name != "stocks")
+    weights = MappingProxyType(WEIGHTS)
+
+    def __init__(self, config: ExactConfig) -> None:
+        super().__init__()
+        self.tables = MoveTables()
+        self.features = Features(self.tables)
+        self.candidates = Candidates(self.tables)
+        self.geometry = self.candidates.geometry
+        embedded = {e.name: (vocabulary(e.vocabulary, (1, 1)), e.width) for e in EMBEDDED}
+        numbers = self._count_numbers()
+        self.network = OwnFrameNetwork(
+            numbers, embedded, HEADS, RISE, CONTACT, config.width, config.blocks, config.late
+        )
+
+    @property
+    def carry_layout(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        return carry_layout()
+
+    @property
+    def window(self) -> int:
+        return 2
+
+    def measure(self, dataset: Dataset, games: list[int], sample: Batch | None = None) -> None:
+        """Fills the tables from `games` and sizes the embeddings by them."""
+        self.tables.measure(dataset, games)
+        rows = len(self.tables.moves), len(self.tables.run_odds)
+        for e in EMBEDDED:
+            if e.vocabulary < 0:
+                embed = self.network.embed[e.name]
+                assert isinstance(embed, RowEmbedding)
+                embed.resize(vocabulary(e.vocabulary, rows))
+
+    def forward(
+        self, floats: Tensor, ints: Tensor, match: Tensor, before: Named, controllers: Tensor, carry: Carry
+    ) -> Proposal:
+        """See dynamics.core.Core."""
+        past = recall(carry, before)
+        outcome = self.run(before, past, match, controllers)
+        next_carry = remember(past, carry, before, controllers)
+        return Proposal(outcome.after, outcome.entropy, next_carry, past.numbers["frames_in_action"])
+
+    def run(
+        self, before: Named, past: Past, match: Tensor, controllers: Tensor, truth: Named | None = None
+    ) -> Outcome:
+        """State, its past, match, controllers of the next frame → what is said and chosen. With `truth`, the next
+        state as it was, every stage is told that instead of what was chosen, and `after` is it."""
+        numbers = self.features.numbers(before, past, match, controllers)
+        h = self.network.trunk(numbers, self.features.classes(before, past, match))
+        logits = {"action": _allowed(self.network.actions(h), before["action"])}
+        chance = logits["action"].softmax(dim=-1)
+        entropy = -(chance * chance.clamp(min=1e-12).log()).sum(dim=-1)
+        after = dict(before)
+        told = truth if truth is not None else after
+        after["action"] = logits["action"].argmax(dim=-1).int()
+
+        h, heads = self.network.stage("acted", h, self.network.chosen(before["character"], told["action"]))
+        logits |= heads
+        attack = (before["character"] * ACTIONS + told["action"]).flip(1).long()
+        options = self.candidates.percent(before, attack, _value(heads, "percent"))
+        after["percent"] = torch.maximum(_pick(options, heads["percent"]), before["percent"])
+        rise = told["percent"] - before["percent"]
+
+        h, heads = self.network.stage("struck", h, _rises(before, rise))
+        logits |= heads
+        if truth is None:
+            self._choose(after, before, past, match, controllers, heads, attack, rise)
+
+        stage = stage_of(match)
+        surfaces = self.geometry.surfaces(stage, match[..., M_["frame"]] + 1)
+        _, heads = self.network.stage("moved", h, self._contact(before, told, surfaces, stage))
+        logits |= heads
+        if truth is None:
+            row = self.tables.row(before["character"], after["action"], after["state_age"])
+            places, cosine = self.geometry.places(stage), slope_at(surfaces, before["x"], before["y"])
+            options = self.candidates.x(before, after, row, places, cosine, controllers, _value(heads, "x"))
+            after["x"] = _pick(options, heads["x"])
+            options = self.candidates.y(before, after, row, places, surfaces, controllers, _value(heads, "y"))
+            after["y"] = _pick(options, heads["y"])
+        return Outcome(logits, dict(truth) if truth is not None else after, entropy)
+
+    def _choose(
+        self, after: Named, before: Named, past: Past, match: Tensor, controllers: Tensor, heads: dict[str, Tensor],
+        attack: Tensor, rise: Tensor,
+    ) -> None:  # fmt: skip
+        """Puts into `after` what the stage `struck` chooses."""
+        for name in ("facing", "airborne", "hurtbox", "jumps", "l_cancel", "ground"):
+            after[name] = heads[name].argmax(dim=-1).int()
+        after["facing"] = after["facing"] * 2 - 1
+        nowhere = after["ground"] == GROUNDS - 1
+        after["ground"] = torch.where(nowhere, torch.full_like(after["ground"], NO_GROUND), after["ground"])
+        for name, options in self._whole(before, after["action"]).items():
+            after[name] = _pick(options, heads[name]).int()
+        set_ = (heads["flags"] > 0).int().unflatten(-1, (len(FLAGS), 8))
+        powers = 2 ** torch.arange(8, device=set_.device, dtype=torch.int32)
+        for i, name in enumerate(FLAGS):
+            after[name] = (set_[..., i, :] * powers).sum(dim=-1).int()
+
+        last_age, age_value = past.last["state_age"], _value(heads, "state_age")
+        ages = self.candidates.age(before, after["action"], last_age, before["self_x_ground"], age_value)
+        row = self.tables.row(before["character"], after["action"], _pick(ages, heads["state_age"]))
+        values = {name: _value(heads, name) for name in VELOCITIES}
+        velocities = self._velocities(before, past, after["action"], row, attack, rise, controllers, values)
+        for name, options in velocities.items():
+            sign = before["facing"].float() if name in MIRRORED else 1.0
+            after[name] = _pick(options, heads[name]) * sign
+        ages = self.candidates.age(before, after["action"], last_age, after["self_x_ground"], age_value)
+        after["state_age"] = _pick(ages, heads["state_age"])
+        after["hitlag"] = _pick(self.candidates.hitlag(before, rise), heads["hitlag"]).round().clamp(min=0.0)
+        after["shield"] = _pick(self.candidates.shield(before, _value(heads, "shield")), heads["shield"])
+        after["misc_as"] = _pick(
+            self.candidates.misc_as(before, after, row, _value(heads, "misc_as")), heads["misc_as"]
+        )
+
+    def _velocities(
+        self, before: Named, past: Past, action: Tensor, row: Tensor, attack: Tensor, rise: Tensor, controllers: Tensor,
+        values: dict[str, Tensor],
+    ) -> dict[str, Tensor]:  # fmt: skip
+        move = (before["character"] * ACTIONS + action).long()
+        last = past.controllers[:, -1]
+        return self.candidates.velocities(before, row, move, attack, rise, controllers, last, values)
+
+    def _whole(self, before: Named, action: Tensor) -> dict[str, Tensor]:
+        """CHOICES → values of their candidates, (N, 2, …) int32."""
+        move = (before["character"] * ACTIONS + action).long()
+        zero = torch.zeros_like(before["action"])
+        other = torch.tensor([1, 0], dtype=torch.int32, device=zero.device).expand_as(zero)
+        combo = before["combo_count"]
+        columns = {
+            "last_attack": [before["last_attack"], self.tables.last_attack[move].int(), zero, zero + 1],
+            "combo_count": [combo, combo + 1, zero, zero + 1],
+            "last_hit_by": [before["last_hit_by"], other, zero + NO_PLAYER],
+        }
+        return {name: torch.stack(column, dim=-1) for name, column in columns.items()}
+
+    def _contact(self, before: Named, after: Named, surfaces: Surfaces, stage: Tensor) -> Tensor:
+        """Where the next velocities would lead, (N, 2, CONTACT)."""
+        dx, dy = displacement(before, after)
+        x, y, facing = before["x"], before["y"], before["facing"].float()
+        to_x, to_y = x + dx, y + dy
+        gap, left, right, solid = support(surfaces, to_x, to_y)
+        here = support(surfaces, x, y)[0]
+        through, through_solid = crosses(surfaces, x, y, to_x, to_y)
+        places = self.geometry.places(stage)
+        ahead = torch.where(facing > 0, right - to_x, to_x - left)
+        behind = torch.where(facing > 0, to_x - left, right - to_x)
+        apart_x, apart_y = to_x.flip(1) - to_x, to_y.flip(1) - to_y
+        columns = [
+            *scaled(gap, (20.0, 2.0, 0.2)), *scaled(here, (2.0, 0.2)), *scaled(ahead, (10.0, 1.0)),
+            *scaled(behind, (10.0, 1.0)), solid, through.float(), through_solid.float(), after["airborne"].float(),
+            *scaled(dx * facing, (3.0, 0.3)), *scaled(dy, (3.0, 0.3)), (after["hitlag"] > 0).float(),
+            (before["hitlag"] > 0).float(), *scaled(to_x.abs() - places["edge_stand"], (5.0, 0.5)),
+            *scaled(apart_x * facing, (15.0, 5.0)), *scaled(apart_y, (15.0,)),
+            (after["facing"] != before["facing"]).float(),
+        ]  # fmt: skip
+        return torch.stack(columns, dim=-1)
+
+    # --- learning ----------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def truth(self, before: Named, past: Past, match: Tensor, controllers: Tensor, after: Named) -> Truth:
+        """A true state, its past, the controllers of the next frame and the next state → what there is to say."""
+        zero = torch.zeros_like(before["x"])
+        rise, stage = after["percent"] - before["percent"], stage_of(match)
+        attack = (before["character"] * ACTIONS + after["action"]).flip(1).long()
+        row = self.tables.row(before["character"], after["action"], after["state_age"])
+        surfaces = self.geometry.surfaces(stage, match[..., M_["frame"]] + 1)
+        places, cosine = self.geometry.places(stage), slope_at(surfaces, before["x"], before["y"])
+        nothing = dict.fromkeys(VELOCITIES, zero)
+        options = {
+            **self._velocities(before, past, after["action"], row, attack, rise, controllers, nothing),
+            "x": self.candidates.x(before, after, row, places, cosine, controllers, zero),
+            "y": self.candidates.y(before, after, row, places, surfaces, controllers, zero),
+            "state_age": self.candidates.age(
+                before, after["action"], past.last["state_age"], after["self_x_ground"], zero
+            ),
+            "hitlag": self.candidates.hitlag(before, rise),
+            "percent": self.candidates.percent(before, attack, zero),
+            "shield": self.candidates.shield(before, zero),
+            "misc_as": self.candidates.misc_as(before, after, row, zero),
+        }
+        right = {}
+        for name, values in options.items():
+            true = _mirrored(name, after, before)
+            equal = (values - true[..., None]).abs() < TOLERANCE[name]
+            equal[..., REGRESSED] = ~equal[..., REGRESSED + 1 :].any(dim=-1)
+            right[name] = equal
+        for name, values in self._whole(before, after["action"]).items():
+            right[name] = values == after[name][..., None]
+        return Truth(after, right)
+
+    def parts(
+        self, outcome: Outcome, before: Named, true_before: Named, truth: Truth, told: Named
+    ) -> dict[str, Tensor]:
+        """Name → mean loss (scalar) of an outcome. `before` is the state that it was made from, `told` what its later
+        stages were told: where another action was told than the true one, they learn nothing."""
+        after = truth.after
+        learned = (true_before["action"] > LAST_RULED_ACTION) & (after["action"] > LAST_RULED_ACTION)
+        learned = learned & (before["action"] > LAST_RULED_ACTION)
+        said = outcome.logits["action"].gather(-1, after["action"][..., None].long())[..., 0]
+        learned = learned & (said > -FORBIDDEN)
+        same = (learned & (told["action"] == after["action"])).float()
+        changed = (after["action"] != true_before["action"]).float()
+        weight = learned.float() * (1 + (CHANGE_WEIGHT - 1) * changed)
+        out = {"action": _mean(_nll(outcome.logits["action"], after["action"]), weight, learned.float())}
+        values = []
+        for name, right in truth.right.items():
+            logits = outcome.logits[name]
+            known = right.any(dim=-1)
+            chosen = logits.logsumexp(dim=-1) - logits.masked_fill(~right, -1e9).logsumexp(dim=-1)
+            out[name] = _mean(chosen.masked_fill(~known, 0.0), same)
+            if f"{name}.value" in outcome.logits:
+                change = _mirrored(name, after, true_before) - _base(name, true_before, after)
+                if name == "x":
+                    change = change * true_before["facing"].float()
+                error = (_value(outcome.logits, name) - change) / SCALE[name]
+                error = F.smooth_l1_loss(error, torch.zeros_like(error), reduction="none", beta=0.2)
+                values.append(_mean(error * right[..., REGRESSED].float(), same))
+        out["values"] = torch.stack(values).sum()
+        for name in CLASSES:
+            target = after[name]
+            if name == "facing":
+                target = (target > 0).int()
+            out[name] = _mean(_nll(outcome.logits[name], target.clamp(0, CLASSES[name] - 1)), same)
+        bits = torch.tensor([1 << i for i in range(8)], dtype=torch.int32, device=same.device)
+        flags = torch.cat([((after[name][..., None] & bits) > 0).float() for name in FLAGS], dim=-1)
+        wrong = F.binary_cross_entropy_with_logits(outcome.logits["flags"], flags, reduction="none").mean(dim=-1)
+        out["flags"] = _mean(wrong, same)
+        return out
+
+    def one_step(self, window: Unroll) -> dict[str, Tensor]:
+        """Every true frame of a window and what followed → name → mean loss."""
+        frames = slice(0, len(window) - 1)
+        before, after = window.state(frames), window.state(slice(1, len(window)))
+        past = recall({name: value.flatten(0, 1) for name, value in window.carry.items()}, before)
+        match, controllers = window.match[frames].flatten(0, 1), window.controllers[1:].flatten(0, 1)
+        truth = self.truth(before, past, match, controllers, after)
+        return self.parts(self.run(before, past, match, controllers, after), before, before, truth, after)
+
+    def true_frames(self, window: Unroll) -> tuple[Named, Truth]:
+        """Every frame of a window but the last, as one batch, and what followed."""
+        frames = slice(0, len(window) - 1)
+        before, after = window.state(frames), window.state(slice(1, len(window)))
+        past = recall({name: value.flatten(0, 1) for name, value in window.carry.items()}, before)
+        match, controllers = window.match[frames].flatten(0, 1), window.controllers[1:].flatten(0, 1)
+        return before, self.truth(before, past, match, controllers, after)
+
+    def roll(
+        self, state: Named, carry: Carry, match: Tensor, controllers: Tensor, true_before: Named, truth: Truth,
+        settle: Settle,
+    ) -> tuple[dict[str, Tensor], Named, Carry]:  # fmt: skip
+        """One frame of a rollout → losses, and the state and carry that its own hard choices lead to, without gradient.
+        What was right is what was right in the true game. `settle` is that of the WorldModel."""
+        past = recall(carry, state)
+        outcome = self.run(state, past, match, controllers)
+        parts = self.parts(outcome, state, true_before, truth, outcome.after)
+        chosen = {name: value.detach() for name, value in outcome.after.items()}
+        after = settle(state, chosen, match, past.numbers["frames_in_action"])
+        return parts, after, remember(past, carry, state, controllers)
+
+    def _count_numbers(self) -> int:
+        floats, ints, match = (torch.from_numpy(np.zeros(s, d)) for s, d in state_layout(1).values())
+        state, controllers = named(floats, ints), torch.zeros(1, PLAYERS, len(CONTROL_NAMES))
+        past = recall(zeros(self.carry_layout, 1), state)
+        return self.features.numbers(state, past, match, controllers).shape[-1]
+
+
+def unrolled(window: Unroll, core: ExactCore, roll: Roll, settle: Settle) -> dict[str, Tensor]:
+    """A rollout from a window's first frame → name → mean loss over its frames. `roll` is ExactCore.roll, compiled."""
+    before, truth = core.true_frames(window)
+    count, frames = window.match.shape[1], len(window) - 1
+    state, carry = window.state(0), {name: value[0] for name, value in window.carry.items()}
+    sums: dict[str, Tensor] = {}
+    for t in range(frames):
+        rows = slice(t * count, (t + 1) * count)
+        now = Truth({n: v[rows] for n, v in truth.after.items()}, {n: v[rows] for n, v in truth.right.items()})
+        true_before = {name: value[rows] for name, value in before.items()}
+        parts, state, carry = roll(state, carry, window.match[t], window.controllers[t + 1], true_before, now, settle)
+        sums = {name: part + sums[name] if sums else part for name, part in parts.items()}
+    return {name: total / frames for name, total in sums.items()}
+
+
+def _allowed(logits: Tensor, before: Tensor) -> Tensor:
+    """Actions that rules decide are never said: dying, rebirth, and waiting on its platform but from there."""
+    action = torch.arange(logits.shape[-1], device=logits.device)
+    on_platform = (before == LAST_RULED_ACTION) | (before == REBIRTH_WAIT)
+    ruled = (action <= LAST_RULED_ACTION) | ((action == REBIRTH_WAIT) & ~on_platform[..., None])
+    return logits.masked_fill(ruled, -10 * FORBIDDEN)
+
+
+def _value(heads: dict[str, Tensor], name: str) -> Tensor:
+    """What the network itself says of a field, in its unit, (N, 2)."""
+    return heads[f"{name}.value"][..., 0].clamp(-LIMIT, LIMIT) * SCALE[name]
+
+
+def _pick(options: Tensor, logits: Tensor) -> Tensor:
+    """Candidates (N, 2, C) → the likeliest, (N, 2)."""
+    return options.gather(-1, logits.argmax(dim=-1, keepdim=True))[..., 0]
+
+
+def _rises(before: Named, rise: Tensor) -> Tensor:
+    """Rises of percent (N, 2) as what the stage `struck` is given, (N, 2, RISE)."""
+    columns = []
+    for of in (rise, rise.flip(1)):
+        columns += [of * 0.1, (of > 0).float(), (of / 3 + 3).floor() * 0.1]
+    columns += [((before["percent"] + rise) * 0.01).clamp(max=3.0), (rise > 8).float()]
+    return torch.stack(columns, dim=-1)
+
+
+def _mirrored(name: str, after: Named, before: Named) -> Tensor:
+    """The true next value of a field, as its candidates are."""
+    value = after[name]
+    if name in MIRRORED:
+        return value * before["facing"].float()
+    return value.clamp(-1e4, 1e4) if name == "misc_as" else value
+
+
+def _base(name: str, before: Named, after: Named) -> Tensor:
+    """What the network's own value of a field is added to."""
+    if name in AT_LAST:
+        return before[name] + displacement(before, after)[AT_LAST.index(name)]
+    return _mirrored(name, before, before)
+
+
+def _nll(logits: Tensor, target: Tensor) -> Tensor:
+    return F.cross_entropy(logits.flatten(0, 1), target.flatten().long(), reduction="none").view(-1, PLAYERS)
+
+
+def _mean(loss: Tensor, weight: Tensor, over: Tensor | None = None) -> Tensor:
+    return (loss * weight).sum() / (weight if over is None else over).sum().clamp(min=1)

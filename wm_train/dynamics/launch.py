@@ -1,0 +1,130 @@
+"""Knockback at a hit and its direction after hitlag: the game's own formulas, their constants measured from games.
+
+A hit launches with KB = α + β · P / (w + 100) + γ / (w + 100), where P is the victim's percent, the whole part of what
+it had plus the damage of the hit, and w its weight; its speed is 0.03 · KB. α, β, γ and the angle are the move's.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wm_runtime.facts import CHARACTERS as FIGHTERS
+from wm_runtime.schema import C_, FIELD
+from wm_train.dynamics.named import Named
+
+CHARACTERS, ACTIONS = FIELD["character"].classes or 0, FIELD["action"].classes or 0
+LAUNCHES = 5
+"""Ways that a move launches, the commonest first."""
+SPEED, STUN = 0.03, 0.4
+"""Speed in units a frame, and frames of hitstun, for each unit of KB."""
+TURN = np.deg2rad(18.0)
+"""The most by which a stick turns a launch when hitlag ends (directional influence)."""
+EXACT = 0.05
+"""KB so near a line is on it."""
+LEAST, SHARE = 5, 0.05
+"""A way to launch has been seen so often, and in so large a share of its move's hits."""
+PAIRS = 150
+WEIGHT = 100.0
+"""Weight of a fighter of whom none is known."""
+
+
+class Launches(nn.Module):
+    """Table (characters · actions, LAUNCHES, 4) of the attacker's moves: α, β, γ, angle; NaN where none is known."""
+
+    table: Tensor
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.full((CHARACTERS * ACTIONS, LAUNCHES, 4), float("nan")))
+        self.register_buffer("weight", torch.from_numpy(weights()), persistent=False)
+
+    def forward(self, before: Named, rise: Tensor, attack: Tensor) -> tuple[Tensor, Tensor]:
+        """State, rise of percent and the other fighter's move (N, 2) → speeds |x| and y of each way, (N, 2, LAUNCHES).
+
+        Zero where none is known.
+        """
+        constants = self.table[attack]  # (N, 2, LAUNCHES, 4)
+        struck = before["percent"].floor() + rise
+        weight = self.weight[before["character"].long()] + 100
+        kb = constants[..., 0] + (constants[..., 1] * struck[..., None] + constants[..., 2]) / weight[..., None]
+        speed = torch.nan_to_num(kb, 0.0).clamp(0.0, 500.0) * SPEED
+        angle = torch.nan_to_num(constants[..., 3], 0.0)
+        return speed * angle.cos(), speed * angle.sin()
+
+    @torch.no_grad()
+    def measure(self, hits: dict[str, np.ndarray]) -> None:
+        """hits: move of the attacker, kb_x, kb_y, percent (whole part before, plus the rise) and weight, (H,) each."""
+        kb = np.hypot(hits["kb_x"], hits["kb_y"]) / SPEED
+        angle = np.arctan2(hits["kb_y"], np.abs(hits["kb_x"]))
+        heavy = hits["weight"].astype(np.float64) + 100
+        order = np.argsort(hits["move"], kind="stable")
+        moves, begins = np.unique(hits["move"][order], return_index=True)
+        rng = np.random.default_rng(0)
+        for move, rows in zip(moves, np.split(order, begins[1:]), strict=True):
+            rows = rows[kb[rows] > 1]
+            found = _lines(hits["percent"][rows] / heavy[rows], 1 / heavy[rows], kb[rows], angle[rows], rng)
+            for i, way in enumerate(found[:LAUNCHES]):
+                self.table[int(move), i] = torch.tensor(way)
+
+
+def turned(x: Tensor, y: Tensor, controllers: Tensor) -> tuple[Tensor, Tensor]:
+    """Knockback (N, 2) and the controllers (N, 2, 13) at the end of hitlag → the same, turned by the stick."""
+    stick_x, stick_y = controllers[..., C_["main_x"]], controllers[..., C_["main_y"]]
+    length = (x.square() + y.square() + 1e-12).sqrt()
+    across = (x * stick_y - y * stick_x) / length
+    turn = across * across.abs() * TURN
+    cosine, sine = turn.cos(), turn.sin()
+    return x * cosine - y * sine, x * sine + y * cosine
+
+
+def hitstun(x: Tensor, y: Tensor) -> Tensor:
+    """Whole frames of hitstun of a knockback."""
+    return ((x.square() + y.square() + 1e-12).sqrt() * (STUN / SPEED) + 1e-3).floor()
+
+
+def weights() -> np.ndarray:
+    """Weight of every character by internal id, (characters,) float32."""
+    out = np.full(CHARACTERS, WEIGHT, np.float32)
+    for fighter in FIGHTERS:
+        out[fighter.internal_id] = fighter.weight
+    return out
+
+
+def _lines(
+    growing: np.ndarray, fixed: np.ndarray, kb: np.ndarray, angle: np.ndarray, rng: np.random.Generator
+) -> list[tuple[float, float, float, float]]:
+    """Hits of one move → (α, β, γ, angle), the commonest first: lines in P / (w + 100) or in 1 / (w + 100) through as
+    many hits as can be, and the commonest angles on each."""
+    left, found = np.arange(len(kb)), []
+    while len(left) >= LEAST and len(found) < 2 * LAUNCHES:
+        best, best_line = np.zeros(0, np.int64), (0.0, 0.0, 0.0)
+        for kind, z in enumerate((growing, fixed)):
+            first, second = rng.choice(left, PAIRS), rng.choice(left, PAIRS)
+            slope = _slopes(kb, z, first, second)
+            rising = slope >= 0
+            start = np.append((kb[first] - slope * z[first])[rising], np.median(kb[left]))
+            slope = np.append(slope[rising], 0.0)
+            on = np.abs(start[:, None] + slope[:, None] * z[left] - kb[left]) < EXACT  # (pairs, hits)
+            i = on.sum(axis=1).argmax()
+            if on[i].sum() > len(best):
+                best = left[on[i]]
+                best_line = (start[i], slope[i], 0.0) if kind == 0 else (start[i], 0.0, slope[i])
+        if len(best) < max(LEAST, SHARE * len(kb)):
+            break
+        left = np.setdiff1d(left, best)
+        rounded, counts = np.unique(np.round(angle[best], 3), return_counts=True)
+        for i in np.argsort(-counts)[:2]:
+            if counts[i] >= max(LEAST, SHARE * len(kb)):
+                near = best[np.round(angle[best], 3) == rounded[i]]
+                found.append((int(counts[i]), (*best_line, float(np.median(angle[near])))))
+    return [tuple(map(float, line)) for _, line in sorted(found, key=lambda row: -row[0])]  # type: ignore[misc]
+
+
+def _slopes(kb: np.ndarray, z: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Slopes of the lines through pairs of hits, 0 where they are at one place."""
+    run = z[first] - z[second]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(np.abs(run) > 1e-6, (kb[first] - kb[second]) / run, 0.0)

@@ -1,0 +1,99 @@
+"""Whole games in memory, every frame with its memory numbers: where unrolled training begins anywhere in a game."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wm_runtime.replays.dataset import Dataset
+from wm_runtime.schema import FIRST_FRAME
+from wm_train.dynamics.memory import CONTROLLERS, NUMBERS, carry_of, remembered
+from wm_train.dynamics.named import Named, named
+
+TOGETHER = 64
+"""Games whose memory is worked out at the same time."""
+
+
+@dataclass
+class Unroll:
+    """B windows of L true frames, the first of which is where a rollout begins.
+
+    floats: (L, B, 2, F) · ints: (L, B, 2, I) · match: (L, B, M) · controllers: (L, B, 2, 13), those that led to each.
+    """
+
+    floats: Tensor
+    ints: Tensor
+    match: Tensor
+    controllers: Tensor
+    carry: dict[str, Tensor]
+    """Name → (L − 1, B, …): carry of each frame but the last, as if the true frames before it had been stepped."""
+
+    def __len__(self) -> int:
+        return len(self.floats)
+
+    def state(self, t: int | slice) -> Named:
+        """A frame, or several as one batch."""
+        floats, ints = self.floats[t], self.ints[t]
+        return named(floats, ints) if isinstance(t, int) else named(floats.flatten(0, 1), ints.flatten(0, 1))
+
+
+class Corpus:
+    """The frames of `games` as arrays: floats (T, 2, F) float32, ints (T, 2, I) int32, controllers (T, 2, 13) float32,
+    numbers (T, 2, NUMBERS) int16; `first` and `frames` say where each game lies."""
+
+    def __init__(self, dataset: Dataset, games: list[int], on_game: Callable[[int, int], None] | None = None) -> None:
+        self.frames = np.asarray(dataset.frames)[games].astype(np.int64)
+        self.first = np.cumsum(self.frames) - self.frames
+        self.stage = np.asarray(dataset.stage)[games].astype(np.int32)
+        floats, ints, controllers = [], [], []
+        for i, game in enumerate(games):
+            state, pads = dataset.windows(np.array([game]), np.array([0]), int(self.frames[i]))
+            for chunks, part in ((floats, state.floats), (ints, state.ints), (controllers, pads)):
+                chunks.append(torch.from_numpy(part))
+            if on_game:
+                on_game(i + 1, len(games))
+        self.floats, self.ints, self.controllers = torch.cat(floats), torch.cat(ints), torch.cat(controllers)
+        del floats, ints, controllers
+        self.numbers = torch.zeros((*self.ints.shape[:2], len(NUMBERS)), dtype=torch.int16)
+        order = np.argsort(self.frames)
+        for at in range(0, len(games), TOGETHER):
+            self._remember(order[at : at + TOGETHER])
+        starts = self.first - FIRST_FRAME
+        self._starts, self._room = starts, self.first + self.frames - 1 - starts
+
+    def _remember(self, games: np.ndarray) -> None:
+        """Memory of games of about one length; shorter ones stand still at their end."""
+        length = int(self.frames[games].max())
+        rows = torch.from_numpy(
+            self.first[games] + np.minimum(np.arange(length)[:, None], self.frames[games] - 1)
+        )  # (T, games)
+        states = (named(self.floats[row], self.ints[row]) for row in rows)
+        for t, numbers in enumerate(remembered(states, self.controllers[rows])):
+            alive = torch.from_numpy(t < self.frames[games])
+            self.numbers[rows[t][alive]] = numbers[alive].to(torch.int16)
+
+    def draw(self, count: int, length: int, rng: np.random.Generator) -> np.ndarray:
+        """Rows (count,) at which windows of `length` frames begin, every frame from control on as likely as another."""
+        room = np.maximum(self._room - (length - 2), 0)
+        ends = np.cumsum(room)
+        pick = rng.integers(0, ends[-1], count)
+        game = np.searchsorted(ends, pick, side="right")
+        return self._starts[game] + pick - (ends[game] - room[game])
+
+    def read(self, rows: np.ndarray, length: int) -> Unroll:
+        """Windows of `length` frames that begin at `rows` (B,)."""
+        game = np.searchsorted(self.first, rows, side="right") - 1
+        at = torch.from_numpy(rows[None] + np.arange(length)[:, None])  # (L, B)
+        frame = torch.from_numpy(rows - self.first[game] + FIRST_FRAME)[None] + torch.arange(length)[:, None]
+        stage = torch.from_numpy(self.stage[game])[None].expand(length, -1)
+        now = at[:-1].flatten()
+        before = named(self.floats[now - 1], self.ints[now - 1])
+        history = self.controllers[now[:, None] - torch.arange(CONTROLLERS - 1, -1, -1)]
+        carry = carry_of(before, self.numbers[now - 1].int(), history)
+        carry = {name: value.unflatten(0, (length - 1, len(rows))) for name, value in carry.items()}
+        match = torch.stack([frame.int(), stage], dim=-1)
+        return Unroll(self.floats[at], self.ints[at], match, self.controllers[at], carry)
