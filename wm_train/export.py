@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import tempfile
 import warnings
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from wm_runtime.artifact import FORMAT_VERSION, write_artifact
 from wm_runtime.schema import CONTROL_NAMES, PLAYERS, field_table_hash, state_layout
+from wm_train.compact import compact
 from wm_train.dynamics.step import AUX, WorldModel
 
 OPSET = 18
@@ -37,7 +39,11 @@ class _Flat(nn.Module):
 
 
 def export(model: WorldModel, manifest: dict[str, Any], path: str | Path) -> None:
-    """Traces `model` and writes the artifact `path`. Raises UserError where it cannot be written."""
+    """Traces `model` and writes the artifact `path`, its weights in float16 (they are reckoned with in float32).
+
+    Raises UserError where it cannot be written.
+    """
+    model = _halved(model)
     flat = _Flat(model.eval())
     inputs = example_inputs(model, 3)
     batch = torch.export.Dim("matches", min=1)
@@ -54,8 +60,18 @@ def export(model: WorldModel, manifest: dict[str, Any], path: str | Path) -> Non
             flat, inputs, file, input_names=names, output_names=outputs, opset_version=OPSET, dynamo=True,
             dynamic_shapes=(*program_inputs[:4], tuple(program_inputs[4:])), external_data=False, verbose=False,
         )  # fmt: skip
-        graph = file.read_bytes()
+        graph = compact(file.read_bytes())
     write_artifact(path, graph, metadata(model, manifest, inputs, outputs))
+
+
+@torch.no_grad()
+def _halved(model: WorldModel) -> WorldModel:
+    """A copy whose matrices are as float16 would hold them."""
+    model = copy.deepcopy(model)
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.copy_(parameter.half().float())
+    return model
 
 
 def example_inputs(model: WorldModel, matches: int) -> tuple[Tensor, ...]:

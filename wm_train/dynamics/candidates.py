@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from wm_runtime.facts import physics
 from wm_runtime.schema import C_, FIELD, VELOCITIES
 from wm_train.dynamics.geometry import REST, Geometry, Surfaces
-from wm_train.dynamics.kinematics import displacement
+from wm_train.dynamics.kinematics import displacement, length
 from wm_train.dynamics.launch import LAUNCHES, hitstun, turned
-from wm_train.dynamics.named import Named
+from wm_train.dynamics.named import Named, bounded
 from wm_train.dynamics.tables import (
     AGE_RATES,
     AGE_STARTS,
@@ -134,8 +134,8 @@ class Candidates(nn.Module):
     ) -> dict[str, list[Tensor]]:
         """Launches by the other fighter's move, either way, and the turn by the stick when hitlag ends."""
         x, y = turned(before["knockback_x"], before["knockback_y"], last_controllers)
-        length = (x.square() + y.square() + 1e-12).sqrt()
-        left = ((length - DECAY) / length).clamp(min=0.0)
+        far = length(x, y)
+        left = ((far - DECAY) / far).clamp(min=0.0)
         along, up = self.tables.launches(before, rise, attack)
         out = {"knockback_x": [x * facing, x * left * facing, *along.unbind(-1), *(-along).unbind(-1)]}
         return {**out, "knockback_y": [y * left, *up.unbind(-1)]}
@@ -153,9 +153,9 @@ class Candidates(nn.Module):
         reached = torch.where((top - x).abs() <= push.abs(), top, towards)
         eased = torch.where((x.abs() - rub) < top.abs(), top, slowed)
         tilt = controllers[..., C_["main_y"]]
-        length = (stick.square() + tilt.square() + 1e-12).sqrt()
+        tilted = length(stick, tilt)
         kx, ky = own["knockback_x"], own["knockback_y"]
-        far = (kx.square() + ky.square() + 1e-12).sqrt()
+        far = length(kx, ky)
         left = ((far - DECAY) / far).clamp(min=0.0)
         friction = self.friction[character]
         fall = torch.maximum(y - self.gravity[character], -self.terminal[character])
@@ -164,8 +164,8 @@ class Candidates(nn.Module):
         jump, leap = (_known(t[character], none[..., None]) for t in (self.tables.jump, self.tables.air_jump))
         hop = stick * jump[..., 0] + ground * jump[..., 1]
         hop = torch.minimum(torch.maximum(hop, -jump[..., 2]), jump[..., 2])
-        dodge_x, dodge_y = AIR_DODGE * stick / length, AIR_DODGE * tilt / length
-        own_length = (x.square() + y.square() + 1e-12).sqrt()
+        dodge_x, dodge_y = AIR_DODGE * stick / tilted, AIR_DODGE * tilt / tilted
+        own_length = length(x, y)
         shorter = ((own_length - slow[..., 2]) / own_length).clamp(min=0.0)
         in_air = [x + push, top, slowed, reached, eased]
         return {
@@ -264,7 +264,7 @@ class Candidates(nn.Module):
         return torch.stack(columns, dim=-1)
 
     def misc_as(self, before: Named, after: Named, row: Tensor, regressed: Tensor) -> Tensor:
-        misc = before["misc_as"].clamp(-1e4, 1e4)
+        misc = bounded(before["misc_as"])
         table = _known(self.tables.moves[row][..., _COLUMN["misc_as.value"]], misc)
         stun = hitstun(after["knockback_x"], after["knockback_y"])
         return torch.stack([misc + regressed, misc, misc - 1, torch.zeros_like(misc), table, stun], dim=-1)

@@ -24,7 +24,7 @@ from wm_train.dynamics.features import EMBEDDED, FLAGS, Features, scaled
 from wm_train.dynamics.geometry import Surfaces, crosses, slope_at, support
 from wm_train.dynamics.kinematics import displacement
 from wm_train.dynamics.memory import Past, carry_layout, recall, remember
-from wm_train.dynamics.named import Named, named
+from wm_train.dynamics.named import Named, bounded, named
 from wm_train.dynamics.select import LAST_RULED_ACTION, REBIRTH_WAIT
 from wm_train.dynamics.tables import MoveTables
 from wm_train.encoding import stage_of
@@ -407,7 +407,7 @@ def _mirrored(name: str, after: Named, before: Named) -> Tensor:
     value = after[name]
     if name in MIRRORED:
         return value * before["facing"].float()
-    return value.clamp(-1e4, 1e4) if name == "misc_as" else value
+    return bounded(value) if name == "misc_as" else value
 
 
 def _base(name: str, before: Named, after: Named) -> Tensor:

@@ -15,7 +15,7 @@ from wm_runtime.schema import AXES, C_, FIELD, M_, VELOCITIES
 from wm_train.dynamics.geometry import Geometry, ceiling, crosses, support
 from wm_train.dynamics.hitboxes import HitboxDistance
 from wm_train.dynamics.memory import CONTROLLERS, COUNTERS, Past
-from wm_train.dynamics.named import Named
+from wm_train.dynamics.named import Named, bounded
 from wm_train.dynamics.tables import MOVE_COLUMNS, MoveTables
 from wm_train.encoding import STAGE_VOCABULARY, stage_of
 
@@ -25,6 +25,7 @@ HITSTUN_FLAG = 0x02
 """Bit of flags_4 with which misc_as is the hitstun left."""
 THRESHOLDS = {"main_x": (0.2875, 0.6, 0.8), "main_y": (0.2875, 0.6625), "c_x": (0.2875, 0.8), "c_y": (0.2875, 0.6625)}
 """Stick positions, of each sign, at which the game does something else."""
+FINITE = 3.4e38
 AGES = 96
 """Vocabulary of ages and run lengths."""
 MIRRORED = ("main_x", "c_x")
@@ -117,7 +118,7 @@ class Features(nn.Module):
             "self_action_2": past.numbers["action_2"],
             "self_character": state["character"],
             "self_age": age,
-            "self_frames_in_action": past.numbers["frames_in_action"].clamp(max=AGES - 1),
+            "self_frames_in_action": past.numbers["frames_in_action"].float().clamp(max=AGES - 1),
             "self_ground": state["ground"].clamp(max=63),
             "self_last_attack": state["last_attack"].clamp(max=63),
             "self_jumps": state["jumps"].clamp(max=7),
@@ -141,7 +142,8 @@ class Features(nn.Module):
     def _fighter(self, state: Named) -> list[Tensor]:
         facing = state["facing"].float()
         stunned = (state["flags_4"] & HITSTUN_FLAG) > 0
-        hitstun = torch.where(stunned, state["misc_as"], torch.zeros_like(state["x"])).clamp(0.0, 200.0)
+        misc = bounded(state["misc_as"])
+        hitstun = torch.where(stunned, misc, torch.zeros_like(misc)).clamp(0.0, 200.0)
         mirror = {"self_x_air": facing, "self_x_ground": facing, "knockback_x": facing}
         columns = [state["x"] * facing * 0.02, state["y"] * 0.02, state["percent"] * 0.01, state["shield"] / 60]
         for name in VELOCITIES:
@@ -153,8 +155,8 @@ class Features(nn.Module):
         columns += [state["airborne"].float(), (state["hurtbox"] == 1).float(), (state["hurtbox"] == 2).float()]
         columns += [(state["stocks"] > 0).float(), (state["combo_count"] > 0).float()]
         columns += [(state["l_cancel"] == 1).float(), (state["l_cancel"] == 2).float()]
-        columns += [(state["last_hit_by"] == 6).float(), torch.isfinite(state["misc_as"]).float()]
-        columns += [torch.nan_to_num(state["misc_as"], 0.0, 0.0, 0.0).clamp(-10.0, 300.0) * 0.02]
+        columns += [(state["last_hit_by"] == 6).float(), (state["misc_as"].abs() < FINITE).float()]
+        columns += [misc.clamp(-10.0, 300.0) * 0.02]
         return columns
 
     def _relation(self, state: Named) -> list[Tensor]:

@@ -8,6 +8,11 @@ from torch import Tensor
 from wm_train.dynamics.named import Named
 
 
+def length(x: Tensor, y: Tensor) -> Tensor:
+    """√(x² + y²), never so small that it could not divide."""
+    return (x.square() + y.square()).sqrt().clamp(min=1e-6)
+
+
 def displacement(before: Named, after: Named) -> tuple[Tensor, Tensor]:
     """(dx, dy), (N, 2) each: own velocity (air or ground) plus knockback of the frame `after`; 0 while hitlag lasts.
 

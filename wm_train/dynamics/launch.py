@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from wm_runtime.facts import CHARACTERS as FIGHTERS
 from wm_runtime.schema import C_, FIELD
+from wm_train.dynamics.kinematics import length
 from wm_train.dynamics.named import Named
 
 CHARACTERS, ACTIONS = FIELD["character"].classes or 0, FIELD["action"].classes or 0
@@ -73,8 +74,7 @@ class Launches(nn.Module):
 def turned(x: Tensor, y: Tensor, controllers: Tensor) -> tuple[Tensor, Tensor]:
     """Knockback (N, 2) and the controllers (N, 2, 13) at the end of hitlag → the same, turned by the stick."""
     stick_x, stick_y = controllers[..., C_["main_x"]], controllers[..., C_["main_y"]]
-    length = (x.square() + y.square() + 1e-12).sqrt()
-    across = (x * stick_y - y * stick_x) / length
+    across = (x * stick_y - y * stick_x) / length(x, y)
     turn = across * across.abs() * TURN
     cosine, sine = turn.cos(), turn.sin()
     return x * cosine - y * sine, x * sine + y * cosine
@@ -82,7 +82,7 @@ def turned(x: Tensor, y: Tensor, controllers: Tensor) -> tuple[Tensor, Tensor]:
 
 def hitstun(x: Tensor, y: Tensor) -> Tensor:
     """Whole frames of hitstun of a knockback."""
-    return ((x.square() + y.square() + 1e-12).sqrt() * (STUN / SPEED) + 1e-3).floor()
+    return (length(x, y) * (STUN / SPEED) + 1e-3).floor()
 
 
 def weights() -> np.ndarray:

@@ -117,7 +117,7 @@ def carry_of(state: Named, numbers: Tensor, controllers: Tensor) -> Carry:
         "last_ints": torch.stack([state[name] for name in COMPARED_INTS], dim=-1),
         "last_floats": torch.stack([state[name] for name in COMPARED_FLOATS], dim=-1),
         "controllers": controllers,
-        "steps": torch.ones((len(numbers), 1), dtype=torch.int32, device=numbers.device),
+        "steps": torch.ones((numbers.shape[0], 1), dtype=torch.int32, device=numbers.device),
     }
 
 

@@ -16,6 +16,11 @@ def named(floats: Tensor, ints: Tensor) -> Named:
     return {**{n: floats[..., i] for n, i in F_.items()}, **{n: ints[..., i] for n, i in I_.items()}}
 
 
+def bounded(misc: Tensor) -> Tensor:
+    """misc_as as a number that can be reckoned with: in some actions it is the bit pattern of something else."""
+    return torch.where(misc == misc, misc, torch.zeros_like(misc)).clamp(-1e4, 1e4)
+
+
 def raw(state: Named) -> tuple[Tensor, Tensor]:
     """The inverse of `named`."""
     floats = torch.stack([state[n] for n in FLOAT_FIELDS], dim=-1)

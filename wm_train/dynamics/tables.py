@@ -138,7 +138,7 @@ class MoveTables(nn.Module):
     def run_row(self, character: Tensor, action: Tensor, frames: Tensor) -> Tensor:
         """(N, 2) each → row of `run_odds` for an action that has lasted `frames`, (N, 2) int64."""
         move = (character * ACTIONS + action).long()
-        index = frames.clamp(0, AGES - 1).long()
+        index = frames.float().clamp(0, AGES - 1).long()
         inside = index < self.run_count[move]
         return torch.where(inside, self.run_first[move] + index, torch.zeros_like(index))
 

@@ -1,0 +1,95 @@
+"""A graph's constants in less space, without loss: each is stored in the smallest form that gives the same numbers.
+
+| form | when | undone by |
+|---|---|---|
+| once | another constant holds the same | – |
+| float16 | no float32 of it needs more | Cast |
+| int32 | no int64 of it needs more | Cast |
+| its different rows, and which comes where | few rows differ | Gather |
+| its different values, and which comes where | at most 65,536 differ | Cast, Gather |
+
+What the exporter notes of where a node comes from is left out.
+
+onnxruntime undoes them when it loads a graph.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+LEAST = 1024
+"""Constants of fewer numbers stay as they are."""
+
+
+def compact(graph_bytes: bytes) -> bytes:
+    """A serialised ONNX model → the same one, smaller."""
+    model = onnx.load_from_string(graph_bytes)
+    graph = model.graph
+    kept, nodes = [], []
+    known: dict[tuple, str] = {}
+    renamed: dict[str, str] = {}
+    for constant in graph.initializer:
+        array = numpy_helper.to_array(constant)
+        if array.size < LEAST:
+            kept.append(constant)
+            continue
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key in known:
+            renamed[constant.name] = known[key]
+            continue
+        known[key] = constant.name
+        tensors, made = _stored(constant.name, array)
+        kept += tensors
+        nodes += made
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            node.input[i] = renamed.get(name, name)
+    body = [*nodes, *graph.node]
+    for node in body:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    del graph.initializer[:], graph.node[:], graph.value_info[:]
+    graph.initializer.extend(kept)
+    graph.node.extend(body)
+    return model.SerializeToString()
+
+
+def _stored(name: str, array: np.ndarray) -> tuple[list[TensorProto], list[onnx.NodeProto]]:
+    """A constant → what is stored, and the nodes that give it back under its name."""
+    if array.ndim > 1:
+        rows, where = _same_rows(array)
+        if len(rows) * 2 < len(array):
+            index = numpy_helper.from_array(where.astype(np.int32), f"{name}.rows")
+            tensors, nodes = _narrow(f"{name}.different", rows)
+            return [index, *tensors], [*nodes, helper.make_node("Gather", [f"{name}.different", index.name], [name])]
+    return _narrow(name, array)
+
+
+def _same_rows(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Different rows of an array by their bytes, NaN included, and which of them each row is."""
+    flat = np.ascontiguousarray(array.reshape(len(array), -1))
+    raw = flat.view([("", f"V{flat.itemsize * flat.shape[1]}")])[:, 0]
+    _, first, where = np.unique(raw, return_index=True, return_inverse=True)
+    return array[first], where.reshape(-1)
+
+
+def _narrow(name: str, array: np.ndarray) -> tuple[list[TensorProto], list[onnx.NodeProto]]:
+    narrow = {np.dtype(np.float32): np.float16, np.dtype(np.int64): np.int32}.get(array.dtype)
+    if narrow is not None and array.size >= LEAST:
+        with np.errstate(over="ignore"):
+            small = array.astype(narrow)
+        if np.array_equal(small.astype(array.dtype), array, equal_nan=array.dtype.kind == "f"):
+            tensor = numpy_helper.from_array(small, f"{name}.narrow")
+            to = helper.np_dtype_to_tensor_dtype(array.dtype)
+            return [tensor], [helper.make_node("Cast", [tensor.name], [name], to=to)]
+    if array.dtype == np.float32 and array.size >= LEAST:
+        values, where = np.unique(array.view(np.uint32), return_inverse=True)
+        if len(values) <= 1 << 16 and 2 * len(values) < array.size:
+            codes = numpy_helper.from_array(where.reshape(array.shape).astype(np.uint16), f"{name}.codes")
+            return [codes, numpy_helper.from_array(values.view(np.float32), f"{name}.values")], [
+                helper.make_node("Cast", [codes.name], [f"{name}.where"], to=TensorProto.INT32),
+                helper.make_node("Gather", [f"{name}.values", f"{name}.where"], [name]),
+            ]
+    return [numpy_helper.from_array(array, name)], []
