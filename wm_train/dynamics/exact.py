@@ -276,7 +276,7 @@ class ExactCore(Core):
         }
         right = {}
         for name, values in options.items():
-            true = _mirrored(name, after, before)
+            true = mirrored(name, after, before)
             equal = (values - true[..., None]).abs() < TOLERANCE[name]
             equal[..., REGRESSED] = ~equal[..., REGRESSED + 1 :].any(dim=-1)
             right[name] = equal
@@ -305,7 +305,7 @@ class ExactCore(Core):
             chosen = logits.logsumexp(dim=-1) - logits.masked_fill(~right, -1e9).logsumexp(dim=-1)
             out[name] = _mean(chosen.masked_fill(~known, 0.0), same)
             if f"{name}.value" in outcome.logits:
-                change = _mirrored(name, after, true_before) - _base(name, true_before, after)
+                change = mirrored(name, after, true_before) - base(name, true_before, after)
                 if name == "x":
                     change = change * true_before["facing"].float()
                 error = (_value(outcome.logits, name) - change) / SCALE[name]
@@ -402,7 +402,7 @@ def _rises(before: Named, rise: Tensor) -> Tensor:
     return torch.stack(columns, dim=-1)
 
 
-def _mirrored(name: str, after: Named, before: Named) -> Tensor:
+def mirrored(name: str, after: Named, before: Named) -> Tensor:
     """The true next value of a field, as its candidates are."""
     value = after[name]
     if name in MIRRORED:
@@ -410,11 +410,11 @@ def _mirrored(name: str, after: Named, before: Named) -> Tensor:
     return bounded(value) if name == "misc_as" else value
 
 
-def _base(name: str, before: Named, after: Named) -> Tensor:
+def base(name: str, before: Named, after: Named) -> Tensor:
     """What the network's own value of a field is added to."""
     if name in AT_LAST:
         return before[name] + displacement(before, after)[AT_LAST.index(name)]
-    return _mirrored(name, before, before)
+    return mirrored(name, before, before)
 
 
 def _nll(logits: Tensor, target: Tensor) -> Tensor:

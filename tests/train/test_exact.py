@@ -1,0 +1,206 @@
+"""The exact core: said what is true, it plays the true game; its memory, knockback and training keep their promises."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wm_runtime.artifact import open_artifact
+from wm_runtime.errors import UserError
+from wm_runtime.facts import character
+from wm_runtime.replays.dataset import Dataset
+from wm_runtime.schema import FIELD
+from wm_train.config import ExactConfig, Experiment
+from wm_train.dynamics.candidates import SCALE, SIZES
+from wm_train.dynamics.exact import CLASSES, FLAGS, ExactCore, base, mirrored
+from wm_train.dynamics.launch import SPEED, Launches, hitstun, turned
+from wm_train.dynamics.memory import recall, remember
+from wm_train.dynamics.step import WorldModel
+from wm_train.evaluate.quick import quick_windows
+from wm_train.export import export
+from wm_train.training.checkpoint import load_checkpoint
+from wm_train.training.corpus import Corpus, Unroll
+from wm_train.training.phases import Rolled, train_phases
+
+WINDOWS, FRAMES = 600, 12
+TINY = {"kind": "exact", "width": 32, "blocks": 1, "late": 16}
+SURE = 50.0
+
+
+@pytest.fixture(scope="module")
+def core(true_games: Dataset) -> ExactCore:
+    torch.manual_seed(0)
+    core = ExactCore(ExactConfig(width=16, blocks=0, late=8))
+    core.measure(true_games, list(range(len(true_games))))
+    return core
+
+
+@pytest.fixture(scope="module")
+def corpus(true_games: Dataset) -> Corpus:
+    return Corpus(true_games, list(range(min(8, len(true_games)))))
+
+
+@pytest.fixture(scope="module")
+def window(corpus: Corpus) -> Unroll:
+    return corpus.read(corpus.draw(WINDOWS, FRAMES + 1, np.random.default_rng(0)), FRAMES + 1)
+
+
+def oracle(core: ExactCore, window: Unroll) -> list[dict[str, Tensor]]:
+    """Frame by frame, head → outputs that are sure of what is true."""
+    before, truth = core.true_frames(window)
+    out = {name: right.float() * SURE for name, right in truth.right.items()}
+    for name in SIZES:
+        change = mirrored(name, truth.after, before) - base(name, before, truth.after)
+        out[f"{name}.value"] = (change * (before["facing"] if name == "x" else 1) / SCALE[name])[..., None]
+    for name, classes in CLASSES.items():
+        target = (truth.after[name] > 0).int() if name == "facing" else truth.after[name]
+        out[name] = F.one_hot(target.clamp(0, classes - 1).long(), classes).float() * SURE
+    bits = torch.tensor([1 << i for i in range(8)], dtype=torch.int32)
+    out["flags"] = torch.cat([((truth.after[n][..., None] & bits) > 0).float() - 0.5 for n in FLAGS], dim=-1)
+    out["action"] = F.one_hot(truth.after["action"].long(), FIELD["action"].classes or 0).float() * SURE
+    return [{name: value[t * WINDOWS : (t + 1) * WINDOWS] for name, value in out.items()} for t in range(FRAMES)]
+
+
+def test_told_what_is_true_the_core_plays_the_true_game(core: ExactCore, window: Unroll, monkeypatch) -> None:
+    model, network = WorldModel(core), core.network
+    state, carry = window.state(0), {name: value[0] for name, value in window.carry.items()}
+    alive = torch.ones(WINDOWS, 1, dtype=torch.bool)
+    for t, said in enumerate(oracle(core, window)):
+        monkeypatch.setattr(network, "trunk", lambda numbers, classes: torch.zeros(WINDOWS, 2, 16))
+        monkeypatch.setattr(network, "actions", lambda h, said=said: said["action"])
+        monkeypatch.setattr(
+            network, "stage",
+            lambda stage, h, given, said=said: (h, {name: said[name] for name in network.names[stage] if name in said}),
+        )  # fmt: skip
+        past = recall(carry, state)
+        outcome = core.run(state, past, window.match[t], window.controllers[t + 1])
+        carry = remember(past, carry, state, window.controllers[t + 1])
+        state = model.settle(state, outcome.after, window.match[t], past.numbers["frames_in_action"])
+        true = window.state(t + 1)
+        alive &= ((window.state(t)["action"] > 12) & (true["action"] > 12)).all(dim=1, keepdim=True)
+    both = alive.expand(-1, 2)
+    assert both.float().mean() > 0.5
+    for name in ("action", "ground", "airborne", "facing", "jumps", "flags_4", "hitlag"):
+        assert torch.equal(state[name][both], true[name][both]), name
+    assert (state["percent"] - true["percent"])[both].abs().max() < 1e-3
+    error = ((state["x"] - true["x"]).abs() + (state["y"] - true["y"]).abs())[both] / 2
+    assert error.mean() < 5e-3
+    assert (error < 0.1).float().mean() > 0.998
+
+
+def test_a_corpus_remembers_what_stepping_through_a_game_would(corpus: Corpus, window: Unroll) -> None:
+    carry = {name: value[0] for name, value in window.carry.items()}
+    for t in range(FRAMES):
+        state = window.state(t)
+        past = recall(carry, state)
+        expected = recall({name: value[t] for name, value in window.carry.items()}, state)
+        assert all(torch.equal(past.numbers[name], value) for name, value in expected.numbers.items())
+        assert torch.equal(past.controllers, expected.controllers)
+        assert all(torch.equal(past.last[name], value) for name, value in expected.last.items())
+        carry = remember(past, carry, state, window.controllers[t + 1])
+
+
+def test_windows_begin_at_every_frame_from_control_on_and_stay_in_their_game(corpus: Corpus) -> None:
+    rows = corpus.draw(50_000, 9, np.random.default_rng(1))
+    game = np.searchsorted(corpus.first, rows, side="right") - 1
+    at = rows - corpus.first[game]
+    assert at.min() == 123
+    assert np.all(at + 8 < corpus.frames[game])
+    assert (at + 8 == corpus.frames[game] - 1).any()
+
+
+def test_the_constants_of_a_launch_are_found_and_used() -> None:
+    rng = np.random.default_rng(0)
+    move, hits = 22 * 400 + 68, 80
+    percent, weight = rng.integers(5, 120, hits).astype(float), rng.choice([75.0, 80.0, 104.0], hits)
+    kb = 18 + 154 * percent / (weight + 100)
+    angle = np.deg2rad(85)
+    launches = Launches()
+    launches.measure(
+        {"move": np.full(hits, move), "kb_x": kb * SPEED * np.cos(angle), "kb_y": kb * SPEED * np.sin(angle),
+         "percent": percent, "weight": weight}
+    )  # fmt: skip
+    falco = character("FALCO")
+    before = {"percent": torch.tensor([[40.7, 0.0]]), "character": torch.full((1, 2), falco.internal_id)}
+    along, up = launches(before, torch.tensor([[12.0, 0.0]]), torch.tensor([[move, 0]]))
+    expected = (18 + 154 * 52 / (falco.weight + 100)) * SPEED
+    assert up[0, 0, 0].item() == pytest.approx(expected * np.sin(angle), abs=1e-3)
+    assert along[0, 0, 0].item() == pytest.approx(expected * np.cos(angle), abs=1e-3)
+    assert not along[0, 1].any()
+
+
+def test_a_stick_across_a_launch_turns_it_by_eighteen_degrees_and_along_it_not_at_all() -> None:
+    pads = torch.zeros(1, 2, 13)
+    pads[0, 0, 1] = 1.0  # up
+    pads[0, 1, 0] = 1.0  # right
+    x, y = turned(torch.tensor([[2.0, 2.0]]), torch.zeros(1, 2), pads)
+    assert torch.atan2(y, x)[0].tolist() == pytest.approx([np.deg2rad(18), 0.0], abs=1e-6)
+    assert torch.hypot(x, y)[0].tolist() == pytest.approx([2.0, 2.0], abs=1e-5)
+
+
+def test_hitstun_is_two_fifths_of_the_knockback() -> None:
+    assert hitstun(torch.tensor([3.0]), torch.tensor([4.0])).item() == np.floor(5.0 / SPEED * 0.4)
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+def experiment(**training: object) -> Experiment:
+    phases = [{"steps": 12, "batch_size": 64}, {"steps": 4, "frames": 3, "batch_size": 32}]
+    settings = {"phases": phases, "warmup_steps": 2, "holdout": 0.25, "learning_rate": 3e-3, **training}
+    return Experiment(name="tiny-exact", model=TINY, training=settings)
+
+
+@pytest.fixture(scope="module")
+def trained(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("exact")
+    train_phases(experiment(), dataset, out)
+    return out
+
+
+def test_training_writes_its_weights_figures_and_manifest(trained: Path) -> None:
+    rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] == 16
+    assert set(rows[-1]["held_out"]) >= {"RC@20", "exact@20", "change_acc"}
+    manifest = json.loads((trained / "manifest.json").read_text())
+    assert manifest["experiment"]["model"]["kind"] == "exact"
+    assert {path.name for path in trained.glob("*.pt")} == {"best.pt", "last.pt", "final.pt"}
+
+
+def test_training_lowers_the_loss(dataset: Dataset, tmp_path: Path) -> None:
+    losses: list[float] = []
+    settings = experiment(phases=[{"steps": 40, "batch_size": 64}], learning_rate=1e-2)
+    train_phases(settings, dataset, tmp_path, on_step=lambda step, steps, loss: losses.append(loss))
+    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
+
+
+def test_the_same_seed_trains_the_same_weights(dataset: Dataset, trained: Path, tmp_path: Path) -> None:
+    train_phases(experiment(), dataset, tmp_path)
+    first, second = (load_checkpoint(folder / "final.pt")[0].state_dict() for folder in (trained, tmp_path))
+    assert all(torch.equal(first[name], value) or value.isnan().any() for name, value in second.items())
+
+
+def test_training_without_phases_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="phases is empty"):
+        train_phases(experiment(phases=[]), dataset, tmp_path)
+
+
+def test_the_artifact_does_what_the_core_does(trained: Path, dataset: Dataset, tmp_path: Path) -> None:
+    from wm_runtime.simulator import Simulator
+    from wm_train.evaluate.rollout import run_model
+
+    model, manifest = load_checkpoint(trained / "final.pt")
+    export(model, manifest, tmp_path / "tiny.onnx")
+    artifact = open_artifact(tmp_path / "tiny.onnx")
+    windows = quick_windows(dataset, 32, history=16)
+    onnx = run_model(Simulator(artifact, len(windows), threads=1), windows, 8).one_step
+    pytorch = run_model(Rolled(model, len(windows)), windows, 8).one_step
+    for name in ("action", "airborne", "ground"):
+        assert np.mean(onnx[name] == pytorch[name]) > 0.98, name
+    assert np.quantile(np.abs(onnx["x"] - pytorch["x"]), 0.95) < 0.05
