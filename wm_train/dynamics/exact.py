@@ -389,8 +389,8 @@ def _value(heads: dict[str, Tensor], name: str) -> Tensor:
 
 
 def _pick(options: Tensor, logits: Tensor) -> Tensor:
-    """Candidates (N, 2, C) → the likeliest, (N, 2)."""
-    return options.gather(-1, logits.argmax(dim=-1, keepdim=True))[..., 0]
+    """Candidates (N, 2, C) → the likeliest, (N, 2), without gradient."""
+    return options.detach().gather(-1, logits.argmax(dim=-1, keepdim=True))[..., 0]
 
 
 def _rises(before: Named, rise: Tensor) -> Tensor:
