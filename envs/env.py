@@ -52,12 +52,14 @@ class MeleeEnv(gym.Env):
     | `characters` | `("FOX", "FALCO")` | of player 1 and 2 |
     | `stage` | `"FINAL_DESTINATION"` | |
     | `model` | the default model that ships | name or artifact file |
-    | `opponent` | `"neutral"` | `neutral`, `random`, `replay`, or an `Opponent` |
+    | `opponent` | `"neutral"` | `neutral`, `random`, `policy`, a policy's .onnx file, `replay`, or an `Opponent` |
     | `replay` | None | .slp or .mwr file for the opponent `replay` |
     | `start` | None | a `Start` of one match instead of the spawn points |
     | `action_space` | `"multidiscrete"` | or `controller` |
     | `reward_weights` | see Rewards | those given replace the default ones |
     | `device`, `threads` | `"cpu"`, 1 | of onnxruntime |
+
+    `policy` is a learned player that ships; `wm_envs.opponents.Policy(delay=18)` is one that reacts 18 frames late.
 
     `info` also holds `frame`, `stocks` and `percent` of (agent, opponent) and `model`: the action entropy of both
     fighters' predicted actions, in nats.

@@ -30,19 +30,21 @@ def export(
 
 @app.command("list")
 def list_models() -> None:
-    """The models that ship."""
-    from wm_runtime.artifact import models, open_artifact
+    """The models and policies that ship."""
+    from wm_runtime.artifact import models, open_artifact, policies
 
-    for name, path in models().items():
-        print(f"{name:12s} {open_artifact(path).metadata['parameters']:>10,} parameters  {path}")
+    for kind, files in (("model", models()), ("policy", policies())):
+        for name, path in files.items():
+            parameters = open_artifact(path, None).metadata["parameters"]
+            print(f"{kind:7s} {name:14s} {parameters:>10,} parameters  {path}")
 
 
 @app.command()
-def info(model: Annotated[str, typer.Argument(help="Artifact file, or the name of a model that ships.")]) -> None:
+def info(model: Annotated[str, typer.Argument(help="Artifact file, or the name of one that ships.")]) -> None:
     """What an artifact says of itself, as JSON (the list of training games left out)."""
     from wm_runtime.artifact import open_artifact
 
-    metadata = dict(open_artifact(model).metadata)
+    metadata = dict(open_artifact(model, None).metadata)
     data = metadata["manifest"]["data"]
     metadata["manifest"] = {
         **metadata["manifest"],

@@ -1,22 +1,19 @@
-"""`mwm train-policy`: a player that learns from replays, exported, with its figures."""
+"""`mwm train-policy` and `mwm evaluate-policy`: players that learn from replays, and what they are worth."""
 
 from __future__ import annotations
 
+import json as json_
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from wm_runtime.errors import UserError
 from wm_tools.progress import progress_bar
-
-if TYPE_CHECKING:
-    from wm_runtime.replays.dataset import Dataset
-    from wm_train.policy.config import PolicyExperiment
-    from wm_train.policy.network import PolicyNetwork
 
 LOG_STEPS = 500
 """Steps between lines of a log, where there is no progress bar."""
-PACE_MATCHES, PACE_FRAMES = 128, 600
+REPORT_ROWS = 200_000
 
 
 def train_policy(
@@ -34,12 +31,17 @@ def train_policy(
     learning_rate: Annotated[float | None, typer.Option(min=1e-9)] = None,
     max_games: Annotated[int | None, typer.Option(min=2, help="Use only the first games of the dataset.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights and draws.")] = None,
-    report_rows: Annotated[int, typer.Option(min=1, help="Controllers to report accuracy on.")] = 200_000,
+    report_rows: Annotated[int, typer.Option(min=1, help="Controllers to report accuracy on.")] = REPORT_ROWS,
     device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
 ) -> None:
     """Train a policy that plays like the players of a dataset, export it, and report how often it is right."""
-    from wm_runtime.replays.dataset import Dataset
+    from wm_runtime.artifact import with_metadata
+    from wm_runtime.policy import open_policy
+    from wm_runtime.replays.dataset import Dataset, write_text
     from wm_train.policy.config import load_policy_experiment
+    from wm_train.policy.export import export_policy
+    from wm_train.policy.report import measure
+    from wm_train.policy.train import save_policy
     from wm_train.policy.train import train_policy as run
 
     experiment = load_policy_experiment(config)
@@ -58,44 +60,41 @@ def train_policy(
                 print(f"step {step} of {steps}, loss {loss:.4f}", flush=True)
 
         network, manifest = run(experiment, data, out, device, on_step)
-    finish(experiment, network, manifest, data, reported, out, report_rows)
-
-
-def finish(
-    experiment: PolicyExperiment,
-    network: PolicyNetwork,
-    manifest: dict[str, Any],
-    dataset: Dataset,
-    reported: Dataset | None,
-    out: Path,
-    report_rows: int,
-) -> None:
-    """Exports a trained policy, measures it and writes the figures into its manifest and metadata."""
-    import json
-
-    from wm_runtime.artifact import with_metadata
-    from wm_runtime.policy import open_policy
-    from wm_runtime.replays.dataset import write_text
-    from wm_train.policy.data import Rows
-    from wm_train.policy.export import export_policy
-    from wm_train.policy.report import DELAYS, accuracy, pace
-    from wm_train.policy.train import save_policy
-
     path = out / f"{experiment.name}.onnx"
     export_policy(network, manifest, path)
-    source, games = reported or dataset, list(range(len(reported))) if reported else None
-    games = games or [dataset.find(md5) for md5 in manifest["data"]["held_out_md5"]]
-    held = Rows(source, games, experiment.model, network.codebook, experiment.characters)
-    figures: dict[str, Any] = {"dataset": source.path.name, "games": len(games)}
-    figures["accuracy"] = {f"delay {delay}": accuracy(network, held, report_rows, delay) for delay in DELAYS}
-    figures["accuracy"]["no own past"] = accuracy(network, held, report_rows, 0, forget=True)
-    figures["pace"] = pace(open_policy(path), source, PACE_MATCHES, PACE_FRAMES)
-    manifest["figures"] = figures
+    source = reported or data
+    games = range(len(source)) if reported else [data.find(md5) for md5 in manifest["data"]["held_out_md5"]]
+    manifest["figures"] = measure(open_policy(path), source, list(games), report_rows)
     with_metadata(open_policy(path), {"manifest": manifest})
     save_policy(out / "policy.pt", network, manifest)
-    write_text(out / "manifest.json", json.dumps(manifest, indent=1))
-    _print(figures)
+    write_text(out / "manifest.json", json_.dumps(manifest, indent=1))
+    _print(manifest["figures"])
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB), {out}/policy.pt and manifest.json")
+
+
+def evaluate_policy(
+    policy: Annotated[str, typer.Argument(help="Policy file, or the name of one that ships.")],
+    dataset: Annotated[Path, typer.Option(help="Dataset of games that the policy did not learn from.")],
+    rows: Annotated[int, typer.Option(min=1, help="Controllers to measure accuracy on.")] = REPORT_ROWS,
+    json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
+) -> None:
+    """Measure how often an exported policy is right about the next controller, and how often it presses what."""
+    from wm_runtime.policy import open_policy
+    from wm_runtime.replays.dataset import Dataset, write_text
+    from wm_train.policy.report import measure
+
+    if json and not json.parent.is_dir():
+        raise UserError(f"{json}: its folder does not exist; make it or name another place")
+    opened, data = open_policy(policy), Dataset(dataset)
+    learned = set(opened.metadata["manifest"]["data"]["md5"])
+    seen = sum(md5 in learned for md5 in data.md5)
+    figures = measure(opened, data, list(range(len(data))), rows)
+    _print(figures)
+    if seen:
+        print(f"warning: the policy learned from {seen} of these {len(data)} games")
+    if json:
+        write_text(json, json_.dumps(figures, indent=1))
+        print(f"wrote {json}")
 
 
 def _print(figures: dict[str, Any]) -> None:
@@ -115,6 +114,14 @@ def _print(figures: dict[str, Any]) -> None:
             values = [any_setting[which]["last frame"][name], *(s[which]["policy"][name] for s in settings.values())]
             table.add_row(name, *(f"{100 * value:.2f}" for value in values))
         console.print(table)
+    table = Table(
+        "", "rows", "same as last frame", "policy", "policy, changes",
+        title="right about the whole controller, % (delay 0)",
+    )  # fmt: skip
+    for name, row in any_setting["characters"].items():
+        shares = (row[WHICH[0]]["last frame"], row[WHICH[0]]["policy"], row[WHICH[1]]["policy"])
+        table.add_row(name, f"{row['rows']:,}", *("–" if s is None else f"{100 * s:.2f}" for s in shares))
+    console.print(table)
     table = Table("", "true players", "policy", title="% of frames pressed or tilted, policy on its own controllers")
     for name in PRESSES:
         table.add_row(name, *(f"{100 * figures['pace'][who][name]:.2f}" for who in ("true", "policy")))

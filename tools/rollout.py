@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from wm_runtime.simulator import Simulator
 
 SPAWN = "spawn"
-PLAYER_KINDS = ("random", "neutral")
+PLAYER_KINDS = ("random", "neutral", "policy")
 Players = Callable[[State, int], np.ndarray]
 """(present state, number of the step) → the controllers (1, 2, 13) that lead to the next frame."""
 
@@ -35,11 +35,11 @@ def rollout(
     ] = SPAWN,
     stage: Annotated[str, typer.Option(help="From spawn: the stage.")] = "FINAL_DESTINATION",
     characters: Annotated[tuple[str, str], typer.Option(help="From spawn: both fighters.")] = ("FOX", "FALCO"),
-    players: Annotated[str, typer.Option(help="From spawn: who plays, `random` or `neutral`.")] = "random",
+    players: Annotated[str, typer.Option(help="From spawn: who plays, `random`, `neutral` or `policy`.")] = "random",
     teacher_forced: Annotated[
         bool, typer.Option("--teacher-forced", help="Predict each frame from the true one before it.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of random players.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of whatever the players leave to chance.")] = 0,
 ) -> None:
     """Write a recording of what a model does from a start. From a real game, its own controllers go on."""
     from wm_runtime.simulator import Simulator
@@ -90,11 +90,11 @@ def live_frames(
 
 def played(kind: str, seed: int) -> Players:
     """Two players of one kind. Raises UserError for an unknown kind."""
-    from wm_envs.opponents import OPPONENTS
+    from wm_envs.opponents import OPPONENTS, Policy
 
     if kind not in PLAYER_KINDS:
         raise UserError(f"unknown players {kind!r}: choose one of {', '.join(PLAYER_KINDS)}")
-    sides = [OPPONENTS[kind]() for _ in range(PLAYERS)]
+    sides = [Policy(player=p) if kind == "policy" else OPPONENTS[kind]() for p in range(PLAYERS)]
     for side, stream in zip(sides, np.random.default_rng(seed).spawn(PLAYERS), strict=True):
         side.reset(np.ones(1, bool), stream)
     controllers = np.zeros((1, PLAYERS, len(CONTROL_NAMES)), np.float32)

@@ -28,6 +28,12 @@ METADATA_KEY = "melee_world_model"
 _CHECKSUM_KEY = b"sha256"
 MODELS = Path(__file__).parent / "models"
 DEFAULT_MODEL = "baseline-v22"
+WORLD_MODEL, POLICY = "model", "policy"
+"""Kinds of artifact; a policy's metadata say `kind: policy` (see wm_runtime.policy)."""
+_OTHERWISE = {
+    WORLD_MODEL: "a policy, not a model of the game; name it as an opponent instead",
+    POLICY: "a model of the game, not a policy; make a policy with `mwm train-policy`",
+}
 
 
 @dataclass(frozen=True)
@@ -65,20 +71,27 @@ class Artifact:
 
 def models() -> dict[str, Path]:
     """Name → file of the models that ship."""
-    return {path.stem: path for path in sorted(MODELS.glob("*.onnx"))}
+    return {path.stem: path for path in sorted(MODELS.glob("*.onnx")) if path not in policies().values()}
 
 
-def open_artifact(model: str | Path = DEFAULT_MODEL) -> Artifact:
-    """The artifact at a path, or the shipped model of that name.
+def policies() -> dict[str, Path]:
+    """Name → file of the policies that ship."""
+    return {path.stem: path for path in sorted(MODELS.glob("policy-*.onnx"))}
 
-    Raises UserError for a file that is missing, no artifact, changed since it was written, or of another format
+
+def open_artifact(model: str | Path = DEFAULT_MODEL, kind: str | None = WORLD_MODEL) -> Artifact:
+    """The artifact at a path, or the shipped one of that name; of this kind, or of any (None).
+
+    Raises UserError for a file that is missing, no artifact, changed since it was written, or of another kind, format
     version or field table.
     """
-    path = models().get(str(model), Path(model))
+    shipped = {**(policies() if kind != WORLD_MODEL else {}), **(models() if kind != POLICY else {})}
+    path = {**models(), **policies()}.get(str(model), Path(model))
     try:
         content = path.read_bytes()
     except OSError:
-        raise UserError(f"{path}: no such model; give a file or one of {', '.join(models()) or 'none'}") from None
+        what = POLICY if kind == POLICY else WORLD_MODEL
+        raise UserError(f"{path}: no such {what}; give a file or one of {', '.join(shipped) or 'none'}") from None
     body, checksum = _split(content)
     if checksum is None:
         raise UserError(f"{path}: not a model of this project (no checksum); make one with `mwm export`")
@@ -93,6 +106,8 @@ def open_artifact(model: str | Path = DEFAULT_MODEL) -> Artifact:
             f"{path}: made for field table {metadata['field_table']}, this version has {field_table_hash()}; "
             "export it again from a checkpoint of this version"
         )
+    if kind is not None and metadata.get("kind", WORLD_MODEL) != kind:
+        raise UserError(f"{path}: {_OTHERWISE[kind]}")
     return Artifact(path, metadata)
 
 

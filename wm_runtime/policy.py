@@ -20,34 +20,19 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from wm_runtime.artifact import MODELS, Artifact, open_artifact
+from wm_runtime.artifact import POLICY, Artifact, open_artifact
 from wm_runtime.engines.onnx import OnnxEngine
 from wm_runtime.errors import UserError
 from wm_runtime.schema import CONTROL_NAMES, FLOAT_FIELDS, INT_FIELDS, MATCH_FIELDS, PLAYERS, State
 
-KIND = "policy"
 DEFAULT_POLICY = "policy-small"
 GRAPH_INPUTS = ("state.floats", "state.ints", "state.match", "past", "known", "delay", "temperature", "noise")
 GRAPH_OUTPUTS = ("controllers", "classes", "logits")
 
 
-def policies() -> dict[str, Path]:
-    """Name → file of the policies that ship."""
-    return {path.stem: path for path in sorted(MODELS.glob("policy-*.onnx"))}
-
-
 def open_policy(policy: str | Path = DEFAULT_POLICY) -> Artifact:
-    """The policy at a path, or the shipped one of that name.
-
-    Raises UserError for a file that is missing, damaged, made for another version, or a world model.
-    """
-    path = policies().get(str(policy), Path(policy))
-    if not path.is_file():
-        raise UserError(f"{path}: no such policy; give a file or one of {', '.join(policies()) or 'none'}")
-    artifact = open_artifact(path)
-    if artifact.metadata.get("kind") != KIND:
-        raise UserError(f"{path}: a model of the game, not a policy; make a policy with `mwm train-policy`")
-    return artifact
+    """The policy at a path, or the shipped one of that name. Raises UserError as open_artifact does."""
+    return open_artifact(policy, POLICY)
 
 
 class PolicyPlayer:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from wm_runtime.errors import UserError
+from wm_runtime.schema import FIRST_FRAME
 from wm_train.encoding import PRESETS, EncodingConfig
+from wm_train.models.mamba2 import Mamba2Sizes
 
 EXPERIMENTS = Path(__file__).parent / "experiments"
 
@@ -19,14 +22,52 @@ class _Strict(BaseModel):
 
 
 class ModelConfig(_Strict):
-    kind: Literal["frame_stack_mlp"] = "frame_stack_mlp"
-    encoding: Literal["v2", "v2.1", "v2.2", "v2.2-1a", "v2.2-2a"] = "v2.2"
-    trunk: tuple[int, ...] = Field(default=(512, 256), min_length=1)
+    """`encoding` is the name of a preset, or a mapping of flags beside an optional `preset` that they change."""
+
+    kind: Literal["frame_stack_mlp", "residual_mlp", "mamba2"] = "frame_stack_mlp"
+    encoding: EncodingConfig = PRESETS["v2.2"]
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    trunk: tuple[int, ...] = Field(default=(512, 256), min_length=1)
+    """Widths of frame_stack_mlp's layers."""
+    width: int = Field(default=512, ge=1)
+    blocks: int = Field(default=2, ge=0)
+    """Of residual_mlp."""
+    mamba2: Mamba2Sizes = Mamba2Sizes()
+    causal: bool = True
+    """Every frame of mamba2's training sequences is a target, not the last alone."""
+
+    @field_validator("encoding", mode="before")
+    @classmethod
+    def _preset(cls, value: object) -> object:
+        if isinstance(value, EncodingConfig):
+            return value
+        flags = {"preset": value} if isinstance(value, str) else value
+        if not isinstance(flags, dict):
+            raise ValueError("name a preset, or give a mapping of flags")
+        name, changes = flags.get("preset", "v2.2"), {k: v for k, v in flags.items() if k != "preset"}
+        if name not in PRESETS:
+            raise ValueError(f"no encoding {name!r}; choose of {', '.join(PRESETS)}")
+        return {**asdict(PRESETS[name]), **changes}
+
+    @model_validator(mode="after")
+    def _possible(self) -> ModelConfig:
+        longest = -FIRST_FRAME
+        window = self.encoding.frames + self.encoding.lookahead
+        if window > longest:
+            raise ValueError(f"encoding: {window} frames before a target, but games begin {longest} before frame 0")
+        if self.kind == "mamba2":
+            if self.encoding.lookahead or not self.encoding.input_conditioned:
+                raise ValueError("mamba2 needs an encoding that is input_conditioned and has no lookahead")
+            if self.mamba2.chunk_size > self.encoding.frames:
+                raise ValueError(
+                    f"mamba2: chunk_size {self.mamba2.chunk_size} is more than the {self.encoding.frames} frames of a "
+                    "sequence; lower it, or raise encoding.frames"
+                )
+        return self
 
     @property
     def encoding_config(self) -> EncodingConfig:
-        return PRESETS[self.encoding]
+        return self.encoding
 
 
 class ExactConfig(_Strict):
@@ -72,6 +113,11 @@ class Experiment(_Strict):
     description: str = ""
     model: ModelConfig | ExactConfig = Field(default=ModelConfig(), discriminator="kind")
     training: TrainingConfig = TrainingConfig()
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _classic(cls, value: object) -> object:
+        return {"kind": "frame_stack_mlp", **value} if isinstance(value, dict) else value
 
 
 def load_experiment(name_or_path: str | Path) -> Experiment:

@@ -5,12 +5,14 @@ The presets reproduce the layouts of the published frame-stack models of this ga
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from wm_runtime.schema import BUTTONS, C_, CONTROL_NAMES, F_, FIELD, I_, M_, PLAYERS, VELOCITIES
+from wm_runtime.schema import BUTTONS, C_, CONTROL_NAMES, F_, FIELD, I_, INT_FIELDS, M_, PLAYERS, VELOCITIES
 
 SCALES = {
     "percent": 0.01, "x": 0.05, "y": 0.05, "shield": 0.01, "state_age": 0.01, "hitlag": 0.1, "stocks": 0.25,
@@ -21,6 +23,16 @@ STAGE_VOCABULARY, STAGE_WIDTH = 33, 4
 AGE_VOCABULARY = 150
 MAX_GAIN = 30.0
 """Limit of the factor that standardises an input: one that hardly ever changes is not blown up."""
+FLAG_BYTES = tuple(name for name in INT_FIELDS if name.startswith("flags_"))
+BITS = tuple(1 << i for i in range(8))
+HITSTUN_BYTE, HITSTUN_BIT = "flags_4", 0x02
+"""With this bit set, misc_as is the hitstun left; otherwise it is a variable of the action."""
+HITSTUN_SCALE, HITSTUN_LIMIT = 0.02, 300.0
+"""Hitstun is clamped to the limit, frames, then scaled."""
+STICK_THRESHOLDS = {
+    "main_x": (0.2875, 0.6, 0.8), "main_y": (0.2875, 0.6625), "c_x": (0.2875, 0.8), "c_y": (0.2875, 0.6625),
+}  # fmt: skip
+"""Stick positions, of each sign, at which the game does something else."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +46,43 @@ class Embedding:
 
 @dataclass(frozen=True)
 class EncodingConfig:
-    """Which inputs a model sees.
+    """Which inputs a model sees. Raises ValueError for what cannot be combined.
 
-    frames: length K of the frame stack · extended: v2.1's further fields · input_conditioned: the target frame's
-    controllers are an input (v2.2) · state_age_as_embed: variant 1a · press_events: variant 2a, rising button edges.
+    | flag | inputs |
+    |---|---|
+    | `frames` | length K of the frame stack, and of a training sequence |
+    | `extended` | v2.1's further fields |
+    | `input_conditioned` | the target frame's controllers (v2.2) |
+    | `state_age_as_embed` | variant 1a: age as an embedding instead of a float |
+    | `press_events` | variant 2a: rising edges of the buttons of each of those controllers |
+    | `lookahead` | variant 3a: the target is so many frames further from the stack; all controllers between are seen |
+    | `state_flags` | the 40 state flag bits |
+    | `misc_as` | hitstun left, which `state_flags` tell from the action's own variable |
+    | `stick_thresholds` | which thresholds each stick of those controllers is beyond |
+
+    With `lookahead` d, frames t − K … t − 1 and the controllers of t … t + d predict frame t + d. In play, whose next
+    frame is t + d, the stack ends d frames before the present one: a step still takes one frame's controllers.
     """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     frames: int = 10
     extended: bool = True
     input_conditioned: bool = True
     state_age_as_embed: bool = False
     press_events: bool = False
+    lookahead: int = 0
+    state_flags: bool = False
+    misc_as: bool = False
+    stick_thresholds: bool = False
+
+    def __post_init__(self) -> None:
+        if self.frames < 1 or self.lookahead < 0:
+            raise ValueError(f"frames {self.frames}, lookahead {self.lookahead}: at least 1 and 0")
+        if not self.input_conditioned and (self.press_events or self.lookahead or self.stick_thresholds):
+            raise ValueError("press_events, lookahead and stick_thresholds need input_conditioned")
+        if self.misc_as and not self.state_flags:
+            raise ValueError("misc_as needs state_flags, which tell hitstun from what else it holds")
 
     @property
     def float_names(self) -> tuple[str, ...]:
@@ -52,8 +90,12 @@ class EncodingConfig:
         dynamics = ("state_age", "hitlag", "stocks") + (("combo_count",) if self.extended else ())
         if self.state_age_as_embed:
             dynamics = dynamics[1:]
-        state = ("percent", "x", "y", "shield", *VELOCITIES, *dynamics, "facing", "invulnerable", "on_ground")
-        return state + tuple(f"controller.{name}" for name in CONTROL_NAMES)
+        names = ("percent", "x", "y", "shield", *VELOCITIES, *dynamics, "facing", "invulnerable", "on_ground")
+        if self.misc_as:
+            names += ("hitstun",)
+        if self.state_flags:
+            names += tuple(f"{byte}.{bit:#04x}" for byte in FLAG_BYTES for bit in BITS)
+        return names + tuple(f"controller.{name}" for name in CONTROL_NAMES)
 
     @property
     def embeddings(self) -> tuple[Embedding, ...]:
@@ -75,15 +117,33 @@ class EncodingConfig:
         return PLAYERS * self.player_dim + STAGE_WIDTH
 
     @property
+    def control_names(self) -> tuple[str, ...]:
+        """Inputs made of one player's controller of one frame, in order."""
+        names = CONTROL_NAMES if self.input_conditioned else ()
+        if self.press_events:
+            names += tuple(f"press.{name}" for name in BUTTONS)
+        if self.stick_thresholds:
+            names += tuple(f"{stick}{s}{t}" for stick, ts in STICK_THRESHOLDS.items() for s in (">", "<-") for t in ts)
+        return names
+
+    @property
     def control_dim(self) -> int:
-        """Width of the target frame's controllers."""
-        if not self.input_conditioned:
-            return 0
-        return PLAYERS * (len(CONTROL_NAMES) + (len(BUTTONS) if self.press_events else 0))
+        """Width of the controllers up to the target frame's."""
+        return (1 + self.lookahead) * PLAYERS * len(self.control_names)
 
     @property
     def input_dim(self) -> int:
         return self.frames * self.frame_dim + self.control_dim
+
+    @property
+    def controller_columns(self) -> slice:
+        """Where a frame's floats hold the controller that produced it, as it is."""
+        return slice(len(self.float_names) - len(CONTROL_NAMES), len(self.float_names))
+
+    @property
+    def history(self) -> int:
+        """How many frames' controllers an input is made of: the target's, those between, and the one before."""
+        return 2 + self.lookahead
 
 
 PRESETS = {
@@ -92,7 +152,10 @@ PRESETS = {
     "v2.2": EncodingConfig(),
     "v2.2-1a": EncodingConfig(state_age_as_embed=True),
     "v2.2-2a": EncodingConfig(press_events=True),
+    "v2.2-3a": EncodingConfig(lookahead=1),
+    "v3": EncodingConfig(state_age_as_embed=True, state_flags=True, misc_as=True, stick_thresholds=True),
 }
+"""v2 … v2.2-3a are the published ones; v3 is v2.2-1a with all that came after, for new experiments."""
 
 
 class Encoder(nn.Module):
@@ -118,9 +181,18 @@ class Encoder(nn.Module):
 
     def frame(self, floats: Tensor, ints: Tensor, controllers: Tensor) -> tuple[Tensor, Tensor]:
         """Raw floats (..., 2, F), ints (..., 2, I) and the controllers (..., 2, 13) that produced them → a frame."""
-        columns = [_float_input(name, floats, ints, controllers) for name in self.config.float_names]
+        names = self.config.float_names
+        scalars = [name for name in names if name in SCALES or name in BINARY]
+        parts = [torch.stack([_float_input(name, floats, ints) for name in scalars], dim=-1)]
+        if self.config.misc_as:
+            parts.append(hitstun(floats, ints)[..., None] * HITSTUN_SCALE)
+        if self.config.state_flags:
+            bits = torch.tensor(BITS, dtype=torch.int32, device=ints.device)
+            parts += [((ints[..., I_[byte], None] & bits) > 0).float() for byte in FLAG_BYTES]
+        columns = torch.cat([*parts, controllers], dim=-1)
+        assert columns.shape[-1] == len(names), f"made {columns.shape[-1]} inputs of {len(names)}"
         classes = [_class_input(e, floats, ints) for e in self.config.embeddings]
-        return torch.stack(columns, dim=-1), torch.stack(classes, dim=-1)
+        return columns, torch.stack(classes, dim=-1)
 
     @torch.no_grad()
     def measure(self, floats: Tensor, ints: Tensor, controllers: Tensor) -> None:
@@ -129,35 +201,54 @@ class Encoder(nn.Module):
         self.mean.copy_(inputs.mean(dim=0))
         self.gain.copy_((1 / inputs.std(dim=0).clamp(min=1e-6)).clamp(max=MAX_GAIN))
 
-    def stack(self, floats: Tensor, classes: Tensor, stage: Tensor) -> Tensor:
-        """K frames: (B, K, 2, ·) and stage (B,) → (B, K · frame_dim)."""
-        batch, frames = floats.shape[0], self.config.frames
+    def embedded(self, floats: Tensor, classes: Tensor, stage: Tensor) -> Tensor:
+        """Frames (B, L, 2, ·) and stage (B,) → (B, L, frame_dim)."""
+        batch, frames = floats.shape[:2]
         even = (floats - self.mean) * self.gain
         parts = [even] + [self.embed[e.field](classes[..., i]) for i, e in enumerate(self.config.embeddings)]
         players = torch.cat(parts, dim=-1).reshape(batch, frames, PLAYERS * self.config.player_dim)
         stages = self.embed_stage(stage)[:, None].expand(batch, frames, STAGE_WIDTH)
-        return torch.cat([players, stages], dim=-1).reshape(batch, frames * self.config.frame_dim)
+        return torch.cat([players, stages], dim=-1)
 
-    def controls(self, controllers: Tensor, previous: Tensor) -> Tensor:
-        """Controllers of the target frame and of the one before, (B, 2, 13) each → (B, control_dim)."""
-        parts = [controllers]
+    def stack(self, floats: Tensor, classes: Tensor, stage: Tensor) -> Tensor:
+        """K frames: (B, K, 2, ·) and stage (B,) → (B, K · frame_dim)."""
+        return self.embedded(floats, classes, stage).flatten(1)
+
+    def controls(self, controllers: Tensor) -> Tensor:
+        """Controllers of the latest `history` frames, the target's last, (…, history, 2, 13) → (…, control_dim)."""
+        now, before = controllers[..., 1:, :, :], controllers[..., :-1, :, :]
+        parts = [now] if self.config.input_conditioned else [now[..., :0]]
         if self.config.press_events:
             first = C_[BUTTONS[0]]
-            parts.append(((controllers > 0.5) & (previous < 0.5)).float()[..., first:])
-        return torch.cat(parts, dim=-1).flatten(1)
+            parts.append(((now > 0.5) & (before < 0.5)).float()[..., first:])
+        if self.config.stick_thresholds:
+            for stick, thresholds in STICK_THRESHOLDS.items():
+                limits = torch.tensor(thresholds, device=now.device)
+                value = now[..., C_[stick], None]
+                parts += [(value >= limits).float(), (-value >= limits).float()]
+        return torch.cat(parts, dim=-1).flatten(-3)
 
 
-def _float_input(name: str, floats: Tensor, ints: Tensor, controllers: Tensor) -> Tensor:
-    if name.startswith("controller."):
-        return controllers[..., C_[name.partition(".")[2]]]
-    if name == "facing":
-        return (ints[..., I_["facing"]] > 0).float()
-    if name == "invulnerable":
-        return (ints[..., I_["hurtbox"]] != 0).float()
-    if name == "on_ground":
-        return (ints[..., I_["airborne"]] == 0).float()
+BINARY: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "facing": lambda ints: ints[..., I_["facing"]] > 0,
+    "invulnerable": lambda ints: ints[..., I_["hurtbox"]] != 0,
+    "on_ground": lambda ints: ints[..., I_["airborne"]] == 0,
+}
+"""Inputs of 0 or 1 → raw ints (…, 2, I) to (…, 2) bool."""
+
+
+def _float_input(name: str, floats: Tensor, ints: Tensor) -> Tensor:
+    if name in BINARY:
+        return BINARY[name](ints).float()
     raw = floats[..., F_[name]] if name in F_ else ints[..., I_[name]].float()
     return raw * SCALES[name]
+
+
+def hitstun(floats: Tensor, ints: Tensor) -> Tensor:
+    """Frames of hitstun left, from raw floats (…, 2, F) and ints (…, 2, I): (…, 2)."""
+    stunned = (ints[..., I_[HITSTUN_BYTE]] & HITSTUN_BIT) > 0
+    left = floats[..., F_["misc_as"]].masked_fill(~stunned, 0.0)
+    return torch.nan_to_num(left, 0.0, 0.0, 0.0).clamp(0.0, HITSTUN_LIMIT)
 
 
 def _class_input(e: Embedding, floats: Tensor, ints: Tensor) -> Tensor:

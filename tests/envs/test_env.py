@@ -17,7 +17,7 @@ from gymnasium.utils.env_checker import check_env
 
 from synthetic import synthetic_game
 from wm_envs.env import MeleeEnv
-from wm_envs.opponents import Opponent, Random
+from wm_envs.opponents import Opponent, Policy, Random
 from wm_envs.rewards import reward_terms, total
 from wm_envs.spaces import ACTION_SPACES, observation_names, observe
 from wm_runtime.artifact import Artifact
@@ -259,6 +259,17 @@ def test_a_random_opponent_holds_its_inputs_for_some_frames(make: Make) -> None:
     assert np.diff(changes).min() >= Random.HOLD[0]
     _, others = trajectory(env, actions_of(env, 300), seed=2)
     assert not np.array_equal(controllers[:, 1], others[:, 1])
+
+
+def test_a_policy_opponent_plays_as_the_seed_decides_and_as_late_as_it_is_told(make: Make) -> None:
+    prompt, late = make(opponent="policy"), make(opponent=Policy(delay=18))
+    actions = actions_of(prompt, 90)
+    (_, one), (_, again), (_, other) = (trajectory(prompt, actions, seed) for seed in (1, 1, 2))
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one[:, 1], other[:, 1])
+    assert np.unique(one[:, 1], axis=0).shape[0] > 5
+    _, slow = trajectory(late, actions, seed=1)
+    assert not np.array_equal(one[:, 1], slow[:, 1])
 
 
 def test_an_opponent_from_a_replay_presses_what_was_pressed(make: Make, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from wm_tools import replays_look
 Columns = dict[str, np.ndarray]
 STAND, DASH, TURN, SHIELD, JAB, THROWN, LEDGE_CATCH, BOUNCE = 14, 20, 18, 179, 44, 239, 252, 247
 FALL, LASER, TEETER, ROLL, SHIELD_BREAK, TUMBLE = 29, 341, 245, 233, 205, 38
+HURT, SPIN, DOWN, LEDGE_ROLL, LEDGE_JUMP, CAPTURED, THROW = 79, 91, 191, 259, 263, 276, 221
 FOX, FALCO, MARIO, SAMUS, ZELDA, SHEIK = (
     character(name).internal_id for name in ("FOX", "FALCO", "MARIO", "SAMUS", "ZELDA", "SHEIK")
 )
@@ -196,21 +197,35 @@ EXCUSED = {
     "little knockback past the top": ("blast_zone", put(y=(180, 195), action=TUMBLE, knockback_y=2.3)),
     "hit again in hitlag": ("hitlag_counts_down", put(hitlag=(2, 5, 4, 3, 2, 1), percent=(10, 14))),
     "a shield hit again": ("hitlag_counts_down", put(hitlag=(2, 5, 4, 3, 2, 1), shield=(50, 45))),
+    "one laser after another": ("hitlag_counts_down", put(action=(HURT, HURT), hitlag=(1, 3, 2, 1, 0))),
+    "hit while the own attack is stopped": (
+        "hitlag_counts_down", put(action=(JAB, HURT), hitlag=(6, 3, 2, 1, 0), percent=(10, 12)),
+    ),
     "an attack meets a projectile": ("hitlag_counts_down", put(action=(JAB, JAB), hitlag=(2, 5, 4, 3, 2, 1))),
     "a throw's damage": ("hit_has_hitlag", put(action=(THROWN, TUMBLE), percent=4)),
     "the magnifying glass": ("hit_has_hitlag", put(percent=1)),
+    "hitlag of the attacker alone": (
+        "hit_has_hitlag", lambda c: (put(percent=5)(c), c["hitlag"].__setitem__((AT, 1), 4)),
+    ),
     "hitlag on the frame before": ("hit_has_hitlag", put(percent=5, hitlag=(1, 0))),
     "knockback of a hit": ("knockback_from_hits", put(knockback_x=3, hitlag=4)),
     "knockback of a throw": ("knockback_from_hits", put(knockback_x=3, action=(THROWN, TUMBLE))),
     "a wall": ("knockback_from_hits", put(knockback_x=(-1, 2), action=(TUMBLE, BOUNCE))),
+    "Kirby's throw": ("in_range", put(action=(THROW, THROW), self_y=34)),
+    "thrown below": ("blast_zone", put(action=(THROWN, THROWN), y=(-130, -160))),
     "velocity": ("no_teleport", put(airborne=(1, 1, 1), self_x_air=(0, 15, 0), x=(-20, -5))),
     "thrown far": ("no_teleport", put(action=(THROWN, THROWN), x=(-20, 0))),
+    "shifted out of hitlag": ("no_teleport", put(hitlag=(1, 0), x=(-20, -7))),
+    "landing from a spin": ("no_teleport", put(action=(SPIN, DOWN), airborne=(1, 0), y=(-14, 0.0001))),
+    "climbing the ledge": ("no_teleport", put(action=(LEDGE_ROLL, LEDGE_ROLL), y=(-20, 0.0001))),
     "the ledge": ("no_teleport", put(action=LEDGE_CATCH, x=(-20, -5))),
     "a teleport": ("no_teleport", put(action=(LASER, LASER), x=(-20, 10))),
     "teetering": ("on_a_surface", put(action=(STAND, TEETER, STAND), y=(0.0001, -2, 0.0001))),
     "Samus rolls": ("on_a_surface", lambda c: (always(character=SAMUS)(c), put(action=(ROLL, ROLL), y=(-2, -2))(c))),
+    "a jump from the ledge": ("on_a_surface", put(action=(LEDGE_JUMP, LEDGE_JUMP), y=(-10, 4))),
     "held": ("on_a_surface", put(action=(THROWN, THROWN), y=(4, 4))),
     "jumps back from the ledge": ("air_jumps", put(airborne=(1, 1), jumps=(0, 1), action=LEDGE_CATCH)),
+    "jumps back on being caught": ("air_jumps", put(airborne=(1, 1), jumps=(0, 1), action=CAPTURED)),
     "jumps back from a hit": ("air_jumps", put(airborne=(1, 1), jumps=(0, 1), hitlag=4)),
 }
 
@@ -227,6 +242,16 @@ def test_no_step_is_longer_than_any_real_one_whatever_the_reason():
     columns = standing()
     put(action=(LASER, LASER), x=(-20, 30))(columns)
     assert breaks("no_teleport", columns) == [[AT, 0]]
+
+
+def test_a_platform_that_emerges_takes_its_fighter_with_it():
+    columns, fountain = standing(), stage("FOUNTAIN_OF_DREAMS")
+    moving, main = (next(s.id for s in fountain.surfaces if s.moves == moves) for moves in (True, False))
+    put(y=13)(columns)
+    columns["ground"][:, 0] = main
+    assert breaks("no_teleport", columns, fountain) == [[AT, 0]]
+    columns["ground"][:, 0] = moving
+    assert breaks("no_teleport", columns, fountain) == []
 
 
 def test_lasers_are_excused_only_for_fox():

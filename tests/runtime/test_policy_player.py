@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from wm_envs.opponents import Policy, opponent
-from wm_runtime.artifact import open_artifact
+from wm_runtime.artifact import models, open_artifact, policies
 from wm_runtime.errors import UserError
-from wm_runtime.policy import DEFAULT_POLICY, PolicyPlayer, open_policy, policies
+from wm_runtime.policy import DEFAULT_POLICY, PolicyPlayer, open_policy
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import AXES, C_, CONTROLS, State
 from wm_runtime.simulator import Simulator
@@ -159,6 +159,13 @@ def test_playing_needs_no_torch() -> None:
 def test_wrong_settings_are_user_errors(arguments: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         PolicyPlayer(**arguments)
+
+
+def test_a_policy_is_no_world_model() -> None:
+    assert DEFAULT_POLICY not in models()
+    with pytest.raises(UserError, match="a policy, not a model of the game"):
+        Simulator(DEFAULT_POLICY)
+    assert open_artifact(DEFAULT_POLICY, None).metadata == open_policy().metadata
 
 
 def test_a_world_model_is_no_policy(tmp_path: Path) -> None:

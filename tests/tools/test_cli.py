@@ -111,7 +111,7 @@ def test_models_info_prints_all_that_an_artifact_says_but_its_list_of_games(plac
 
 # --- what a user may do wrong ----------------------------------------------------------------------------------------
 
-BUILD, TRAIN = ("replays", "build", "--workers", "1"), ("train", "--dataset")
+BUILD, TRAIN, DATA = ("replays", "build", "--workers", "1"), ("train", "--dataset"), ("--dataset", "data")
 BAD = {
     "a file that is no replay": ((*BUILD, "text.slp", "--out", "new"), "text.slp: not a replay, or damaged"),
     "a truncated replay": ((*BUILD, "truncated.slp", "--out", "new"), "truncated.slp: "),
@@ -133,6 +133,14 @@ BAD = {
     "a model of another field table": (("models", "info", "other-table.onnx"), "other-table.onnx: made for field"),
     "a missing dataset to measure on": (
         ("evaluate", "tiny.onnx", "--dataset", "nowhere"), "nowhere: no dataset here",
+    ),
+    "a world model as policy": (("evaluate-policy", "tiny.onnx", *DATA), "tiny.onnx: a model of the game"),
+    "a missing policy": (("evaluate-policy", "nowhere", *DATA), "nowhere: no such policy; give a file"),
+    "unknown policy settings": (
+        ("train-policy", *DATA, "--config", "nowhere", "--out", "new"), "nowhere: no such policy settings",
+    ),
+    "a policy of a fighter who never plays": (
+        ("train-policy", *DATA, "--characters", "KIRBY", "--out", "new"), "data: no frames of KIRBY",
     ),
     "a missing checkpoint": (("export", "nowhere.pt", "--out", "new.onnx"), "nowhere.pt: no such checkpoint"),
     "an unknown experiment": ((*TRAIN, "data", "--config", "nowhere", "--out", "new"), "nowhere: no such experiment"),

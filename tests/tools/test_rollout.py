@@ -53,6 +53,13 @@ def test_the_seed_decides_what_random_players_do(artifact, tmp_path) -> None:
     assert not np.array_equal(tracks[0].controllers, tracks[2].controllers)
 
 
+def test_two_policies_can_play(artifact, tmp_path) -> None:
+    rollout(60, tmp_path / "a.mwr", str(artifact.path), players="policy")
+    pressed = read_recording(tmp_path / "a.mwr").controllers[1:]
+    assert pressed.any(axis=(0, 2)).all()
+    assert not np.array_equal(pressed[:, 0], pressed[:, 1])
+
+
 def test_from_a_replay_its_own_controllers_go_on_and_a_dataset_gives_the_same(artifact, tmp_path, game) -> None:
     folder, true = game
     starts = (f"{folder}/game.slp:20", f"{folder}/data:1:20", f"{folder}/data:abc:20")

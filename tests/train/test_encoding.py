@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from wm_runtime.schema import BUTTONS, C_, CONTROL_NAMES, CONTROLS, FIELDS, PLAYERS, VELOCITIES, State
-from wm_train.encoding import PRESETS, Encoder, EncodingConfig, stage_of
+from wm_train.encoding import PRESETS, STICK_THRESHOLDS, Encoder, EncodingConfig, stage_of
 
 EXTENDED = {"action": 32, "jumps": 4, "character": 8, "l_cancel": 2, "hurtbox": 2, "ground": 4, "last_attack": 8}
 
@@ -38,6 +38,7 @@ def encoded(config: EncodingConfig, state: State, controllers: np.ndarray | None
         ("v2.2", 29, 89, 182, 1846, 26),
         ("v2.2-1a", 28, 96, 196, 1986, 26),
         ("v2.2-2a", 29, 89, 182, 1862, 42),
+        ("v2.2-3a", 29, 89, 182, 1872, 52),
     ],
 )
 def test_presets_have_the_published_widths(preset, floats, player, frame, inputs, controls) -> None:
@@ -50,24 +51,44 @@ def test_presets_have_the_published_widths(preset, floats, player, frame, inputs
     assert config.control_dim == controls
 
 
+@pytest.mark.parametrize(
+    ("preset", "flags", "floats", "player", "inputs", "controls"),
+    [
+        ("v2.2-1a", {"press_events": True}, 28, 96, 2002, 42),
+        ("v2.2-3a", {"state_age_as_embed": True}, 28, 96, 2012, 52),
+        ("v2.2-3a", {"press_events": True}, 29, 89, 1904, 84),
+        ("v2.2-3a", {"state_age_as_embed": True, "press_events": True}, 28, 96, 2044, 84),
+        ("v2.2", {"lookahead": 2}, 29, 89, 1898, 78),
+        ("v2.2", {"state_flags": True}, 69, 129, 2646, 26),
+        ("v2.2", {"state_flags": True, "misc_as": True}, 70, 130, 2666, 26),
+        ("v2.2", {"stick_thresholds": True}, 29, 89, 1882, 62),
+    ],
+)
+def test_flags_combine(preset, flags, floats, player, inputs, controls) -> None:
+    config = replace(PRESETS[preset], **flags)
+    assert len(config.float_names) == floats
+    assert config.player_dim == player
+    assert config.input_dim == inputs
+    assert config.control_dim == controls
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_what_the_encoder_makes_is_as_wide_as_it_says(preset: str) -> None:
     config, encoder = PRESETS[preset], Encoder(PRESETS[preset])
     state, controllers = State.zeros(30), np.zeros((30, PLAYERS, len(CONTROL_NAMES)), np.float32)
     floats, classes = encoder.frame(*map(torch.from_numpy, (state.floats, state.ints, controllers)))
-    pad = torch.from_numpy(controllers[:3])
     stack = encoder.stack(floats.unflatten(0, (3, 10)), classes.unflatten(0, (3, 10)), torch.zeros(3).long())
     assert stack.shape == (3, 10 * config.frame_dim)
     assert stack.shape[1] + config.control_dim == config.input_dim
-    if config.input_conditioned:
-        assert encoder.controls(pad, pad).shape == (3, config.control_dim)
+    latest = torch.zeros(3, config.history, PLAYERS, len(CONTROL_NAMES))
+    assert encoder.controls(latest).shape == (3, config.control_dim)
 
 
 def test_embeddings_have_the_published_widths() -> None:
     widths = {name: {e.field: e.width for e in config.embeddings} for name, config in PRESETS.items()}
     assert widths["v2"] == {"action": 32, "jumps": 4, "character": 8}
-    assert widths["v2.1"] == widths["v2.2"] == widths["v2.2-2a"] == EXTENDED
-    assert widths["v2.2-1a"] == {**EXTENDED, "state_age": 8}
+    assert widths["v2.1"] == widths["v2.2"] == widths["v2.2-2a"] == widths["v2.2-3a"] == EXTENDED
+    assert widths["v2.2-1a"] == widths["v3"] == {**EXTENDED, "state_age": 8}
 
 
 @pytest.mark.parametrize(
@@ -131,12 +152,41 @@ def test_a_press_is_the_rising_edge_of_a_button() -> None:
     before[0, 1, [held, released]] = 1
     now[0, 1, [held, pressed]] = 1
     now[0, :, C_["main_x"]] = 1
-    made = Encoder(PRESETS["v2.2-2a"]).controls(torch.from_numpy(now), torch.from_numpy(before))
+    made = Encoder(PRESETS["v2.2-2a"]).controls(torch.from_numpy(np.stack([before, now], axis=1)))
     players = made.reshape(PLAYERS, len(CONTROL_NAMES) + len(BUTTONS)).numpy()
     assert np.array_equal(players[:, : len(CONTROL_NAMES)], now[0])
     events = dict(zip(BUTTONS, players[1, len(CONTROL_NAMES) :].tolist(), strict=True))
     assert events == {name: float(name == "x_button") for name in BUTTONS}
     assert not players[0, len(CONTROL_NAMES) :].any()
+
+
+@pytest.mark.parametrize(("value", "beyond"), [(0.275, ()), (0.2875, (0.2875,)), (0.6, (0.2875, 0.6)), (-1.0, ())])
+def test_stick_thresholds_say_how_far_a_stick_is_to_either_side(value: float, beyond: tuple) -> None:
+    config = PRESETS["v3"]
+    pads = torch.zeros(1, config.history, PLAYERS, len(CONTROL_NAMES))
+    pads[0, -1, 0, C_["main_x"]] = value
+    made = Encoder(config).controls(pads)[0].reshape(PLAYERS, -1)[0].tolist()
+    named = dict(zip(config.control_names, made, strict=True))
+    for limit in STICK_THRESHOLDS["main_x"]:
+        assert named[f"main_x>{limit}"] == (limit in beyond)
+        assert named[f"main_x<-{limit}"] == (value <= -limit)
+    assert not any(on for name, on in named.items() if ("<" in name or ">" in name) and "main_x" not in name)
+
+
+def test_state_flags_are_forty_bits() -> None:
+    value = {"flags_1": 0x80, "flags_4": 0x02 | 0x10}
+    inputs = encoded(PRESETS["v3"], raw(lambda f, player: value.get(f.name, 0) * (player == 0)))
+    on = {name for name, v in inputs.items() if name.startswith("flags_") and v[0] == 1}
+    assert on == {"flags_1.0x80", "flags_4.0x02", "flags_4.0x10"}
+    assert sum(name.startswith("flags_") for name in inputs) == 40
+
+
+@pytest.mark.parametrize(
+    ("flags_4", "misc_as", "expected"), [(2, 31.0, 0.62), (0, 31.0, 0.0), (2, np.nan, 0.0), (2, 1e9, 6.0)]
+)
+def test_misc_as_is_hitstun_only_with_its_flag(flags_4: int, misc_as: float, expected: float) -> None:
+    inputs = encoded(PRESETS["v3"], raw(lambda f, _: {"flags_4": flags_4, "misc_as": misc_as}.get(f.name, 0)))
+    assert inputs["hitstun"].tolist() == pytest.approx([expected] * 2)
 
 
 def test_the_stack_keeps_its_frames_in_order_and_its_stage_in_each() -> None:

@@ -26,10 +26,11 @@ from wm_train.evaluate.free import LISTED, Rollout, roll, table, true_rollout, v
 from wm_train.evaluate.parts import commonest, confusions
 from wm_train.evaluate.play import STATISTICS, compared, play_out, playing, real_statistics, spawns, statistics
 from wm_train.evaluate.plot import check_picture, plot_curves
-from wm_train.evaluate.quick import quick_figures, quick_windows
+from wm_train.evaluate.quick import headline, quick, quick_windows
 from wm_train.evaluate.report import Extent, evaluate
 from wm_train.evaluate.rollout import hold, run_model, substituted, truth
 from wm_train.evaluate.windows import Window, read_windows, sample_starts
+from wm_train.training.checkpoint import load_checkpoint
 
 HISTORY, HORIZON, SCORED = 64, 20, 32
 
@@ -82,6 +83,21 @@ def test_the_commonest_wrong_transitions_are_listed_by_name(window: Window) -> N
     assert rows[0]["count"] == max(row["count"] for row in rows)
     assert all(row["from"] == row["predicted"] or row["from"].startswith("SPECIAL") for row in rows)
     assert sum(row["share"] for row in rows) <= 1 + 1e-9
+
+
+def test_the_truth_scores_perfectly_beyond_a_second(true_games: Dataset) -> None:
+    long = read_windows(true_games, *sample_starts(true_games, 120, horizon.HORIZON, seed=5), 1, horizon.HORIZON)
+    case = Case(long, truth(long, 1, horizon.FIELDS))
+    for name, figure in horizon.FIGURES.items():
+        top, bottom = figure.of(case)
+        assert bottom.sum() > 0, name
+        assert top.sum() == (0 if figure.better == "lower" else bottom.sum()), name
+    curves = horizon.Curves()
+    curves.add("truth", case)
+    report = curves.report()
+    assert len(report["frames"]) == horizon.HORIZON
+    assert not any(report["truth"]["position_error_mean"])
+    assert set(report["truth"]["action_right"]) == {1.0}
 
 
 @pytest.mark.parametrize(("late", "found"), [(0, True), (10, True), (-10, True), (11, False), (-11, False)])
@@ -273,18 +289,35 @@ def test_games_are_resampled_whole() -> None:
 # --- quick figures, the whole report ---------------------------------------------------------------------------------
 
 
-def test_quick_figures_take_anything_that_steps(true_games: Dataset) -> None:
-    games = np.array([0, 2, 5])
-    windows = quick_windows(true_games, 40, games)
+def test_quick_windows_are_the_same_every_time_without_deaths_and_of_the_games_named(true_games: Dataset) -> None:
+    games = [0, 2, 5]
+    windows, again = (quick_windows(true_games, 40, games) for _ in range(2))
     assert windows.no_death().all()
-    assert len(windows) <= 40
-    assert set(windows.game) <= set(games.tolist())
+    assert 20 < len(windows) <= 40
+    assert set(windows.game) <= set(games)
+    assert np.array_equal(windows.truth.floats, again.truth.floats)
+
+
+def test_quick_figures_are_those_of_whatever_steps(true_games: Dataset) -> None:
+    windows = quick_windows(true_games, 40)
 
     def drift(state: State) -> None:
         state["x"] += 0.5
 
-    assert quick_figures(Scripted(windows), windows)["RC@20"] == 0
-    assert quick_figures(Scripted(windows, drift), windows)["RC@20"] == pytest.approx(0.25, rel=1e-4)
+    assert headline(Scripted(windows), windows)["RC@20"] == 0
+    assert headline(Scripted(windows, drift), windows)["RC@20"] == pytest.approx(0.25, rel=1e-4)
+
+
+def test_a_model_in_memory_scores_what_its_artifact_does(run: Path, artifact: Artifact, true_games: Dataset) -> None:
+    windows = quick_windows(true_games, 60)
+    model, _ = load_checkpoint(run / "best.pt")
+    model.train()
+    found, shipped = quick(model, windows), headline(Simulator(artifact, len(windows), threads=1), windows)
+    assert model.training
+    assert set(found) == set(HEADLINE)
+    assert 0.1 < found["RC@20"] < 100
+    for name in ("RC@1", "RC@5", "RC@20", "change_acc", "action@20"):
+        assert found[name] == pytest.approx(shipped[name], rel=0.01), name
 
 
 def test_the_whole_report_is_made_of_numbers_or_none_and_can_be_drawn(

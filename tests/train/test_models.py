@@ -22,6 +22,8 @@ WEIGHTS = {
     "continuous": 1, "velocity": 0.5, "dynamics": 0.5, "binary": 0.5, "action": 2, "jumps": 0.5, "l_cancel": 0.3,
     "hurtbox": 0.3, "ground": 0.3, "last_attack": 0.3,
 }  # fmt: skip
+FURTHER = {"flags": 80, "hitstun": 2}
+"""Heads of models that see state flags and hitstun."""
 SURE = 30.0
 """A logit that leaves no doubt."""
 
@@ -82,12 +84,12 @@ def test_heads_have_the_sizes_and_weights_of_the_specification() -> None:
 def test_every_preset_makes_a_model_with_these_heads(preset: str) -> None:
     config = PRESETS[preset]
     model = FrameStackMLP(config, trunk=(16,))
-    pad = torch.zeros(5, PLAYERS, 13)
+    pads = torch.zeros(5, config.history, PLAYERS, 13)
     floats = torch.zeros(5, config.frames, PLAYERS, len(config.float_names))
     classes = torch.zeros(5, config.frames, PLAYERS, len(config.embeddings), dtype=torch.int32)
-    outputs = model(floats, classes, torch.zeros(5, dtype=torch.int64), pad, pad)
+    outputs = model(floats, classes, torch.zeros(5, dtype=torch.int64), pads)
     assert {name: tuple(out.shape) for name, out in outputs.items()} == {
-        name: (5, PLAYERS, size // PLAYERS) for name, size in SIZES.items()
+        name: (5, PLAYERS, size // PLAYERS) for name, size in (SIZES | FURTHER if config.misc_as else SIZES).items()
     }
 
 

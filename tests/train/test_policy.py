@@ -219,16 +219,6 @@ def test_training_beats_knowing_only_how_often_each_class_comes(network: PolicyN
     assert held_out_loss(network, held, "cpu")["loss"] < 0.6 * prior
 
 
-def test_the_report_measures_against_the_last_frame(network: PolicyNetwork, held: Rows) -> None:
-    found = accuracy(network, held, 2000, delay=0)
-    every, changes = found["all frames"], found["changes"]
-    assert changes["last frame"]["controller"] == 0
-    assert changes["policy"]["controller"] > 0.02
-    assert every["last frame"]["controller"] == pytest.approx(1 - found["share_of_changes"])
-    assert every["policy"]["main"] > 0.5
-    assert all(0 <= share <= 1 for share in every["policy"].values())
-
-
 def test_a_run_says_what_it_was(folder: Path, settings: PolicyExperiment) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     assert PolicyExperiment.model_validate(manifest["experiment"]) == settings
@@ -279,8 +269,32 @@ def test_an_exported_policy_says_what_it_is(exported: Path, network: PolicyNetwo
     assert {head["name"]: head["classes"] for head in about["heads"]} == network.codebook.sizes
 
 
+def test_the_report_measures_against_the_last_frame(exported: Path, held: Rows) -> None:
+    found = accuracy(open_policy(exported), held, 2000, delay=0)
+    every, changes = found["all frames"], found["changes"]
+    assert changes["last frame"]["controller"] == 0
+    assert changes["policy"]["controller"] > 0.02
+    assert every["last frame"]["controller"] == pytest.approx(1 - found["share_of_changes"])
+    assert every["policy"]["main"] > 0.5
+    assert all(0 <= share <= 1 for share in every["policy"].values())
+    fighters = found["characters"].values()
+    assert sum(row["rows"] for row in fighters) == found["rows"] == 2000
+    right = sum(row["rows"] * row["all frames"]["policy"] for row in fighters)
+    assert right / 2000 == pytest.approx(every["policy"]["controller"])
+
+
+@torch.no_grad()
+def test_the_report_takes_the_likeliest_controller(exported: Path, network: PolicyNetwork, held: Rows) -> None:
+    index = np.sort(np.random.default_rng(0).choice(held.index, 500, replace=False))
+    batch = held.read(index, np.full(500, 18), np.full(500, KNOWS_ALL))
+    cold, _ = network.draw(*network.hidden(batch.seen), torch.full((500, len(HEADS)), 0.5), torch.zeros(500))
+    right = network.mirrored(cold, batch.seen.side) == batch.target
+    found = accuracy(open_policy(exported), held, 500, delay=18)["all frames"]["policy"]
+    assert found["main"] == pytest.approx(float(right[:, HEADS.index("main")].float().mean()), abs=0.005)
+
+
 def test_pace_compares_like_with_like(exported: Path, dataset: Dataset) -> None:
-    found = pace(open_policy(exported), dataset, 8, 200)
+    found = pace(open_policy(exported), dataset, 8, 200, [1, 2, 5])
     assert set(found) == {"policy", "true"}
     assert 0.2 < found["true"]["main"] <= 1
     assert found["true"]["d_up"] == 0
@@ -294,23 +308,30 @@ def test_pace_compares_like_with_like(exported: Path, dataset: Dataset) -> None:
 def command() -> object:
     import typer
 
-    from wm_tools.policy import train_policy as run
+    from wm_tools.policy import evaluate_policy, train_policy
 
     app = typer.Typer()
-    app.command()(run)
+    app.command()(train_policy)
+    app.command()(evaluate_policy)
     return app
 
 
 def test_the_command_trains_exports_and_reports(command, dataset: Dataset, tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text("model: {widths: [16], head_width: 8}\ntraining: {holdout: 0.25}\n")
     given = ["--dataset", str(dataset.path), "--out", str(tmp_path / "out"), "--config", str(tmp_path / "own.yaml")]
-    done = CliRunner().invoke(command, [*given, "--rows", "2000", "--report-rows", "500", "--characters", "FOX"])
+    given += ["--rows", "2000", "--report-rows", "500", "--characters", "FOX"]
+    done = CliRunner().invoke(command, ["train-policy", *given])
     assert done.exit_code == 0, done.output
     assert "same as last frame" in done.output
     figures = open_policy(tmp_path / "out" / "own.onnx").metadata["manifest"]["figures"]
     assert {"delay 0", "delay 18", "no own past"} == set(figures["accuracy"])
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["figures"] == figures
     assert load_policy(tmp_path / "out" / "policy.pt")[1]["experiment"]["characters"] == ["FOX"]
+    given = ["--dataset", str(dataset.path), "--rows", "300", "--json", str(tmp_path / "own.json")]
+    done = CliRunner().invoke(command, ["evaluate-policy", str(tmp_path / "out" / "own.onnx"), *given])
+    assert done.exit_code == 0, done.output
+    assert "warning: the policy learned from" in done.output
+    assert set(json.loads((tmp_path / "own.json").read_text())["accuracy"]["delay 0"]["characters"]) == {"FOX"}
 
 
 @pytest.mark.parametrize(

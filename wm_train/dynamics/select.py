@@ -10,6 +10,7 @@ from wm_runtime.schema import NO_GROUND
 from wm_train.dynamics.age import StateAge
 from wm_train.dynamics.kinematics import displacement
 from wm_train.dynamics.named import Named
+from wm_train.encoding import BITS, FLAG_BYTES, HITSTUN_BIT, HITSTUN_BYTE, HITSTUN_LIMIT
 from wm_train.models.heads import HEAD, NO_GROUND_CLASS
 
 PERCENT_FLOOR = 2.0
@@ -64,7 +65,27 @@ def select(heads: dict[str, Tensor], before: Named, age: StateAge) -> tuple[Name
     after["hitlag"] = torch.where(hit & (after["hitlag"] == 0), lag, after["hitlag"])
     after["shield"] = (before["shield"] + delta["shield"]).clamp(0.0, 60.0)
     after["state_age"] = age(before, after["action"])
+    if "flags" in heads:
+        after |= _flags(heads["flags"])
+    if "hitstun" in heads:
+        after["misc_as"] = _hitstun(before, after, heads["hitstun"][..., 0] * HEAD["hitstun"].scale[0])
     return after, entropy
+
+
+def _flags(logits: Tensor) -> Named:
+    """Bits (N, 2, bytes · 8) → the bytes that hold them."""
+    bits = torch.tensor(BITS, dtype=torch.int32, device=logits.device)
+    bytes_ = ((logits > 0).int().unflatten(-1, (len(FLAG_BYTES), len(BITS))) * bits).sum(dim=-1).int()
+    return dict(zip(FLAG_BYTES, bytes_.unbind(-1), strict=True))
+
+
+def _hitstun(before: Named, after: Named, predicted: Tensor) -> Tensor:
+    """misc_as: a hit starts hitstun as predicted, which counts down but in hitlag; without hitstun it stays."""
+    was, stunned = ((state[HITSTUN_BYTE] & HITSTUN_BIT) > 0 for state in (before, after))
+    hit = after["hitlag"] > before["hitlag"]
+    left = torch.where(before["hitlag"] > 1, before["misc_as"], (before["misc_as"] - 1).clamp(min=0.0))
+    left = torch.where(was & ~hit, left, predicted.round().clamp(1.0, HITSTUN_LIMIT))
+    return torch.where(stunned, left, before["misc_as"])
 
 
 def _enters_damage(before: Tensor, after: Tensor, probability: Tensor) -> tuple[Tensor, Tensor]:

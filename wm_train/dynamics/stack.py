@@ -6,6 +6,7 @@ that starts in the middle of a game is warmed up by stepping its true past frame
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,16 +19,22 @@ from wm_train.encoding import Encoder, EncodingConfig
 Carry = dict[str, Tensor]
 
 
+RECENT: Mapping[str, tuple[tuple[int, ...], str]] = {
+    "controllers": ((PLAYERS, len(CONTROL_NAMES)), "float32"),
+    "action": ((PLAYERS,), "int32"),
+    "frames_in_action": ((PLAYERS,), "int32"),
+    "steps": ((1,), "int32"),
+}
+"""What any carry holds of the frame before the present one: name → (shape without the match axis, dtype)."""
+
+
 def carry_layout(config: EncodingConfig) -> dict[str, tuple[tuple[int, ...], str]]:
     """Name → (shape without the match axis, dtype) of the carry, in the artifact's order."""
-    past = config.frames - 1
+    past = config.frames + config.lookahead - 1
     return {
         "stack_floats": ((past, PLAYERS, len(config.float_names)), "float32"),
         "stack_classes": ((past, PLAYERS, len(config.embeddings)), "int32"),
-        "controllers": ((PLAYERS, len(CONTROL_NAMES)), "float32"),
-        "action": ((PLAYERS,), "int32"),
-        "frames_in_action": ((PLAYERS,), "int32"),
-        "steps": ((1,), "int32"),
+        **RECENT,
     }
 
 
@@ -36,10 +43,8 @@ class Remembered:
     """What a step sees of the past, the present state included."""
 
     floats: Tensor
-    """(N, K, 2, floats) encoded frames, the present one last."""
+    """(N, K + lookahead, 2, floats) encoded frames, the present one last."""
     classes: Tensor
-    controllers: Tensor
-    """(N, 2, 13) that produced the present state."""
     frames_in_action: Tensor
     """(N, 2) int32, frames for which the present action has lasted before this one."""
 
@@ -51,12 +56,10 @@ def recall(encoder: Encoder, carry: Carry, floats: Tensor, ints: Tensor, state: 
     past = fresh[:, None, None, None]
     stack_floats = torch.where(past, now_floats[:, None], carry["stack_floats"])
     stack_classes = torch.where(past, now_classes[:, None], carry["stack_classes"])
-    same = (state["action"] == carry["action"]) & ~fresh[:, None]
     return Remembered(
         floats=torch.cat([stack_floats, now_floats[:, None]], dim=1),
         classes=torch.cat([stack_classes, now_classes[:, None]], dim=1),
-        controllers=carry["controllers"],
-        frames_in_action=torch.where(same, carry["frames_in_action"] + 1, torch.zeros_like(carry["action"])),
+        frames_in_action=frames_in_action(carry, state),
     )
 
 
@@ -65,8 +68,18 @@ def remember(past: Remembered, carry: Carry, state: Named, controllers: Tensor) 
     return {
         "stack_floats": past.floats[:, 1:],
         "stack_classes": past.classes[:, 1:],
-        "controllers": controllers,
-        "action": state["action"],
-        "frames_in_action": past.frames_in_action,
-        "steps": carry["steps"] + 1,
+        **recent(carry, state, past.frames_in_action, controllers),
     }
+
+
+def frames_in_action(carry: Carry, state: Named) -> Tensor:
+    """(N, 2) int32: frames for which the present action has lasted before this one."""
+    same = (state["action"] == carry["action"]) & (carry["steps"] > 0)
+    return torch.where(same, carry["frames_in_action"] + 1, torch.zeros_like(carry["action"]))
+
+
+def recent(carry: Carry, state: Named, lasted: Tensor, controllers: Tensor) -> Carry:
+    """The RECENT part of the carry after a step from `state`, whose actions have `lasted` (N, 2)."""
+    return {
+        "controllers": controllers, "action": state["action"], "frames_in_action": lasted, "steps": carry["steps"] + 1,
+    }  # fmt: skip

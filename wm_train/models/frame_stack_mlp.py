@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from wm_train.encoding import Encoder, EncodingConfig
-from wm_train.models.heads import Heads
+from wm_train.models.heads import Heads, HeadsModel, heads_of
 
 
-class FrameStackMLP(nn.Module):
+class FrameStackMLP(HeadsModel):
     """Trunk of linear layers with ReLU on the concatenated stack, then the classic heads."""
 
     def __init__(self, encoding: EncodingConfig, trunk: Sequence[int] = (512, 256), dropout: float = 0.0):
@@ -23,13 +23,9 @@ class FrameStackMLP(nn.Module):
         for inputs, outputs in pairwise(widths):
             layers += [nn.Linear(inputs, outputs), nn.ReLU(), nn.Dropout(dropout)]
         self.trunk = nn.Sequential(*layers)
-        self.heads = Heads(widths[-1])
+        self.heads = Heads(widths[-1], heads_of(encoding))
 
-    def forward(
-        self, floats: Tensor, classes: Tensor, stage: Tensor, controllers: Tensor, previous: Tensor
-    ) -> dict[str, Tensor]:
-        """Frames (B, K, 2, ·), stage (B,), controllers of the target frame and the one before (B, 2, 13) → heads."""
-        inputs = [self.encoder.stack(floats, classes, stage)]
-        if self.encoder.config.input_conditioned:
-            inputs.append(self.encoder.controls(controllers, previous))
+    def forward(self, floats: Tensor, classes: Tensor, stage: Tensor, controllers: Tensor) -> dict[str, Tensor]:
+        """Frames (B, K, 2, ·), stage (B,), the latest controllers (B, history, 2, 13), the target's last → heads."""
+        inputs = [self.encoder.stack(floats, classes, stage), self.encoder.controls(controllers)]
         return self.heads(self.trunk(torch.cat(inputs, dim=-1)))

@@ -12,16 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from wm_runtime.schema import FIELD, PLAYERS, VELOCITIES
+from wm_train.encoding import BITS, FLAG_BYTES, Encoder, EncodingConfig
 
 
 @dataclass(frozen=True)
 class Head:
-    """A group of outputs. Regressed groups have one output a field and player, class groups `classes`."""
+    """A group of outputs. Regressed groups have one output a field and player, class and bit groups `classes`."""
 
     name: str
     fields: tuple[str, ...]
     kind: str
-    """`delta`, `absolute`, `binary` or `classes`."""
+    """`delta`, `absolute`, `binary`, `bits` or `classes`."""
     weight: float
     scale: tuple[float, ...] = ()
     """Unit of each field's output (regressed groups)."""
@@ -52,17 +53,35 @@ NO_GROUND_CLASS = 63
 """Class of the ground head that stands for 65535."""
 
 
-class Heads(nn.Module):
-    """One linear layer whose outputs are the heads' slices, in the order of HEADS."""
+FLAGS = Head("flags", FLAG_BYTES, "bits", 0.5, classes=len(BITS))
+HITSTUN = Head("hitstun", ("misc_as",), "absolute", 0.5, scale=(20.0,), beta=(0.5,))
+"""misc_as of fighters in hitstun."""
+HEAD: Mapping[str, Head] = {h.name: h for h in (*HEADS, FLAGS, HITSTUN)}
 
-    def __init__(self, width: int):
+
+def heads_of(config: EncodingConfig) -> tuple[Head, ...]:
+    """The heads of a model that sees these inputs: what it sees and no rule keeps, it has to predict."""
+    further = ((FLAGS, config.state_flags), (HITSTUN, config.misc_as))
+    return HEADS + tuple(head for head, seen in further if seen)
+
+
+class Heads(nn.Module):
+    """One linear layer whose outputs are the heads' slices, in their order."""
+
+    def __init__(self, width: int, heads: tuple[Head, ...] = HEADS):
         super().__init__()
-        self.linear = nn.Linear(width, sum(h.width for h in HEADS))
+        self.heads = heads
+        self.linear = nn.Linear(width, sum(h.width for h in heads))
 
     def forward(self, hidden: Tensor) -> dict[str, Tensor]:
-        """(B, width) → name → (B, 2, fields) for regressed and binary heads, (B, 2, classes) for classes."""
-        split = torch.split(self.linear(hidden), [h.width for h in HEADS], dim=-1)
-        return {h.name: out.reshape(-1, PLAYERS, h.width // PLAYERS) for h, out in zip(HEADS, split, strict=True)}
+        """(…, width) → name → (B, 2, fields) for regressed and binary heads, (B, 2, classes) for classes, (B, 2, bits)
+        for bits; B is the product of the leading dimensions."""
+        split = torch.split(self.linear(hidden), [h.width for h in self.heads], dim=-1)
+        return {h.name: out.reshape(-1, PLAYERS, h.width // PLAYERS) for h, out in zip(self.heads, split, strict=True)}
 
 
-HEAD: Mapping[str, Head] = {h.name: h for h in HEADS}
+class HeadsModel(nn.Module):
+    """A network that encodes frames and ends in the classic heads."""
+
+    encoder: Encoder
+    heads: Heads

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wm_runtime.artifact import FORMAT_VERSION, write_artifact
-from wm_runtime.policy import GRAPH_INPUTS, GRAPH_OUTPUTS, KIND
+from wm_runtime.artifact import FORMAT_VERSION, POLICY, write_artifact
+from wm_runtime.policy import GRAPH_INPUTS, GRAPH_OUTPUTS
 from wm_runtime.schema import FLOAT_FIELDS, INT_FIELDS, M_, MATCH_FIELDS, PLAYERS, field_table_hash
 from wm_train.export import OPSET
 from wm_train.policy.codebook import HEADS
@@ -84,7 +84,7 @@ def metadata(network: PolicyNetwork, manifest: dict[str, Any]) -> dict[str, Any]
     return {
         "format_version": FORMAT_VERSION,
         "field_table": field_table_hash(),
-        "kind": KIND,
+        "kind": POLICY,
         "name": manifest["experiment"]["name"],
         "carry": [],
         "aux": [],

@@ -13,8 +13,11 @@ from wm_runtime.schema import field_table_hash
 from wm_train.config import ExactConfig, Experiment
 from wm_train.dynamics.classic import ClassicCore
 from wm_train.dynamics.exact import ExactCore
+from wm_train.dynamics.recurrent import MambaCore
 from wm_train.dynamics.step import WorldModel
 from wm_train.models.frame_stack_mlp import FrameStackMLP
+from wm_train.models.mamba2 import Mamba2Model
+from wm_train.models.residual_mlp import ResidualMLP
 
 
 def build_model(experiment: Experiment) -> WorldModel:
@@ -22,7 +25,12 @@ def build_model(experiment: Experiment) -> WorldModel:
     model = experiment.model
     if isinstance(model, ExactConfig):
         return WorldModel(ExactCore(model))
-    return WorldModel(ClassicCore(FrameStackMLP(model.encoding_config, model.trunk, model.dropout)))
+    encoding, dropout = model.encoding, model.dropout
+    if model.kind == "mamba2":
+        return WorldModel(MambaCore(Mamba2Model(encoding, model.mamba2, dropout), model.causal))
+    if model.kind == "residual_mlp":
+        return WorldModel(ClassicCore(ResidualMLP(encoding, model.width, model.blocks, dropout)))
+    return WorldModel(ClassicCore(FrameStackMLP(encoding, model.trunk, dropout)))
 
 
 def save_checkpoint(path: Path, model: WorldModel, manifest: dict) -> None:

@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -90,7 +91,10 @@ class Windows:
             yield self.read(index)
 
 
-def prefetch(batches: Iterator[Batch], depth: int = 4) -> Iterator[Batch]:
+T = TypeVar("T")
+
+
+def prefetch(batches: Iterator[T], depth: int = 4) -> Iterator[T]:
     """The same batches, made ahead by a thread. An error there is raised here."""
     ready: queue.Queue = queue.Queue(depth)
     stop = threading.Event()

@@ -11,7 +11,8 @@ from torch import Tensor
 from wm_train.dynamics.kinematics import displacement
 from wm_train.dynamics.named import Named
 from wm_train.dynamics.select import LAST_RULED_ACTION
-from wm_train.models.heads import HEADS, NO_GROUND_CLASS, Head
+from wm_train.encoding import BITS, HITSTUN_BIT, HITSTUN_BYTE
+from wm_train.models.heads import HEAD, NO_GROUND_CLASS, Head
 
 
 def losses(heads: dict[str, Tensor], before: Named, after: Named) -> dict[str, Tensor]:
@@ -19,7 +20,8 @@ def losses(heads: dict[str, Tensor], before: Named, after: Named) -> dict[str, T
     learned = (before["action"] > LAST_RULED_ACTION) & (after["action"] > LAST_RULED_ACTION)
     weight = learned.float()
     total = weight.sum().clamp(min=1)
-    return {h.name: (_loss(h, heads[h.name], before, after) * weight).sum() / total for h in HEADS}
+    parts = {name: _loss(HEAD[name], output, before, after) for name, output in heads.items()}
+    return {name: (part * weight).sum() / total for name, part in parts.items()}
 
 
 def weighted(parts: dict[str, Tensor], weights: Mapping[str, float]) -> Tensor:
@@ -33,7 +35,12 @@ def _loss(head: Head, output: Tensor, before: Named, after: Named) -> Tensor:
         return F.cross_entropy(output.flatten(0, 1), _classes(head, after).flatten(), reduction="none").view(-1, 2)
     if head.kind == "binary":
         return F.binary_cross_entropy_with_logits(output, _binary(after), reduction="none").mean(dim=-1)
-    error = (output - _values(head, before, after)).abs()
+    if head.kind == "bits":
+        return F.binary_cross_entropy_with_logits(output, _bits(head, after), reduction="none").mean(dim=-1)
+    target = _values(head, before, after)
+    if head.name == "hitstun":  # elsewhere misc_as is something else
+        target = torch.where(_stunned(after)[..., None], target, output.detach())
+    error = (output - target).abs()
     beta = torch.tensor(head.beta, device=error.device)
     near = torch.minimum(error, beta)
     return (near * (error - 0.5 * near) / beta).mean(dim=-1)
@@ -48,6 +55,16 @@ def _classes(head: Head, after: Named) -> Tensor:
 def _binary(after: Named) -> Tensor:
     """facing, invulnerable, on_ground: (B, 2, 3)."""
     return torch.stack([after["facing"] > 0, after["hurtbox"] != 0, after["airborne"] == 0], dim=-1).float()
+
+
+def _bits(head: Head, after: Named) -> Tensor:
+    """(B, 2, bytes · 8)."""
+    bits = torch.tensor(BITS, dtype=torch.int32, device=after["x"].device)
+    return torch.cat([((after[name][..., None] & bits) > 0).float() for name in head.fields], dim=-1)
+
+
+def _stunned(state: Named) -> Tensor:
+    return (state[HITSTUN_BYTE] & HITSTUN_BIT) > 0
 
 
 def _values(head: Head, before: Named, after: Named) -> Tensor:

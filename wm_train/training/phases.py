@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from wm_train.dynamics.core import zeros
 from wm_train.dynamics.exact import ExactCore, unrolled
 from wm_train.dynamics.step import WorldModel
 from wm_train.evaluate.quick import quick_figures, quick_windows
+from wm_train.evaluate.windows import Window
 from wm_train.training.checkpoint import build_model, load_checkpoint, save_checkpoint
-from wm_train.training.corpus import Corpus
+from wm_train.training.corpus import Corpus, Unroll
 from wm_train.training.data import prefetch, split_games
 from wm_train.training.losses import weighted
 from wm_train.training.manifest import new_manifest
@@ -68,14 +69,15 @@ def train_phases(
     optimiser = torch.optim.AdamW(
         model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
-    one_step, roll = (torch.compile(f, dynamic=False) if settings.compile else f for f in (core.one_step, core.roll))
+    one_step = torch.compile(core.one_step, dynamic=False) if settings.compile else core.one_step
+    roll = torch.compile(core.roll, dynamic=False) if settings.compile else core.roll
     phases = [phase for phase in settings.phases for _ in range(phase.steps)]
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: _warm_cosine(step, len(phases), settings.warmup_steps)
     )
     best, seen, saved = math.inf, 0, time.monotonic()
 
-    def batches():
+    def batches() -> Iterator[Unroll]:
         for phase in phases:
             length = phase.frames + 1
             yield corpus.read(corpus.draw(phase.batch_size, length, rng), length)
@@ -144,7 +146,7 @@ class Rolled:
         self.state = State(*(t.cpu().numpy() for t in state))
 
 
-def rolled_out(model: WorldModel, windows: Any) -> dict[str, float]:
+def rolled_out(model: WorldModel, windows: Window) -> dict[str, float]:
     """Headline figures of a model in memory."""
     model.eval()
     figures = quick_figures(Rolled(model, len(windows)), windows)
