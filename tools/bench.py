@@ -36,3 +36,48 @@ def replays(
         stored, decoded = (found[f"{cache}_{form}_batches_per_second"] for form in ("stored", "decoded"))
         print(f"  {cache} cache  {stored:8.0f} as stored, {decoded:.0f} decoded into states and controllers")
     print(f"open a dataset {found['open_us']:.0f} µs, one window {found['window_us']:.1f} µs")
+
+
+@app.command()
+def ssd(
+    batch: Annotated[int, typer.Option(min=1, help="Sequences.")] = 4,
+    rounds: Annotated[int, typer.Option(min=1, help="The fastest of so many counts.")] = 3,
+    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Mamba-2's chunked scan against the sequential one: that they agree, then what they cost."""
+    from wm_train.models.bench import bench_ssd
+
+    found = bench_ssd(batch, rounds, device)
+    if json:
+        print(json_.dumps(found, indent=1))
+        return
+    print("largest difference from the sequential scan:")
+    for row in found:
+        chunked, stepped = row["ssd_difference"], row["step_difference"]
+        print(f"  {row['frames']:3.0f} frames  {chunked:.1e} chunked, {stepped:.1e} frame by frame")
+    print(f"ms a batch of {batch}, forward and backward ({'CPU time' if device == 'cpu' else device}):")
+    for row in found:
+        chunked, sequential = row["ssd_ms"], row["sequential_ms"]
+        times = sequential / chunked
+        print(f"  {row['frames']:3.0f} frames  {chunked:8.1f} chunked, {sequential:8.1f} sequential: {times:.1f} times")
+
+
+@app.command()
+def train(
+    targets: Annotated[int, typer.Option(min=64, help="Target frames of a training step.")] = 512,
+    rounds: Annotated[int, typer.Option(min=1, help="The fastest of so many counts.")] = 3,
+    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """What a target frame costs causal Mamba-2, and its frame-stack form of 10 frames."""
+    from wm_train.models.bench import bench_causal
+
+    found = bench_causal(targets, rounds, device)
+    if json:
+        print(json_.dumps(found, indent=1))
+        return
+    print(f"µs a target frame of a training step ({'CPU time' if device == 'cpu' else device}):")
+    print(f"  mamba2-1a, causal            {found['causal_us']:8.0f}")
+    print(f"  mamba2-1a, stack of 10       {found['frame_stack_us']:8.0f}")
+    print(f"  ratio                        {found['ratio']:8.1f}")

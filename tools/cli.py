@@ -7,7 +7,7 @@ import sys
 import typer
 
 from wm_runtime.errors import UserError
-from wm_tools import bench, demo, evaluate, models, policy, replays, rollout, stream, train
+from wm_tools import bench, demo, evaluate, experiments, models, policy, replays, rollout, stream, train
 
 app = typer.Typer(
     name="mwm", help="Melee World Model: a learned simulator of Super Smash Bros. Melee.", no_args_is_help=True,
@@ -15,6 +15,7 @@ app = typer.Typer(
 )  # fmt: skip
 app.add_typer(replays.app, name="replays")
 app.add_typer(models.app, name="models")
+app.add_typer(experiments.app, name="experiments")
 app.add_typer(bench.app, name="bench")
 COMMANDS = (
     demo.demo, train.train, models.export, evaluate.evaluate, policy.train_policy, policy.evaluate_policy,

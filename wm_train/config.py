@@ -58,7 +58,7 @@ class ModelConfig(_Strict):
         if self.kind == "mamba2":
             if self.encoding.lookahead or not self.encoding.input_conditioned:
                 raise ValueError("mamba2 needs an encoding that is input_conditioned and has no lookahead")
-            if self.mamba2.chunk_size > self.encoding.frames:
+            if (self.mamba2.chunk_size or 1) > self.encoding.frames:
                 raise ValueError(
                     f"mamba2: chunk_size {self.mamba2.chunk_size} is more than the {self.encoding.frames} frames of a "
                     "sequence; lower it, or raise encoding.frames"
@@ -138,4 +138,5 @@ def load_experiment(name_or_path: str | Path) -> Experiment:
         return Experiment.model_validate({"name": path.stem, **values})
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        reason = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {reason}") from None

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from wm_runtime.artifact import FORMAT_VERSION, write_artifact
 from wm_runtime.schema import CONTROL_NAMES, PLAYERS, field_table_hash, state_layout
 from wm_train.compact import compact
+from wm_train.dynamics.core import zeros
 from wm_train.dynamics.step import AUX, WorldModel
 
 OPSET = 18
@@ -82,8 +83,7 @@ def example_inputs(model: WorldModel, matches: int) -> tuple[Tensor, ...]:
 
 def zero_carry(model: WorldModel, matches: int) -> dict[str, Tensor]:
     """The carry of matches of which nothing is remembered."""
-    layout = model.carry_layout.items()
-    return {name: torch.zeros((matches, *shape), dtype=getattr(torch, dtype)) for name, (shape, dtype) in layout}
+    return zeros(model.carry_layout, matches)
 
 
 def metadata(

@@ -98,7 +98,8 @@ def _lines(
 ) -> list[tuple[float, float, float, float]]:
     """Hits of one move → (α, β, γ, angle), the commonest first: lines in P / (w + 100) or in 1 / (w + 100) through as
     many hits as can be, and the commonest angles on each."""
-    left, found = np.arange(len(kb)), []
+    left = np.arange(len(kb))
+    found: list[tuple[int, tuple[float, ...]]] = []
     while len(left) >= LEAST and len(found) < 2 * LAUNCHES:
         best, best_line = np.zeros(0, np.int64), (0.0, 0.0, 0.0)
         for kind, z in enumerate((growing, fixed)):

@@ -33,6 +33,7 @@ Memory = tuple[Tensor, Tensor]
 EPSILON = 1e-5
 TIME_STEPS = (0.001, 0.1)
 """Between these lie the time steps of a fresh layer."""
+CHUNK = 64
 SLOWEST, FASTEST = 1.0, 16.0
 """−A of the heads of a fresh layer."""
 
@@ -49,11 +50,12 @@ class Mamba2Sizes:
     headdim: int = 64
     expand: int = 2
     d_conv: int = 4
-    chunk_size: int = 32
+    chunk_size: int | None = None
+    """Frames of a chunk; None for CHUNK, or all where they are fewer. What a scan says does not depend on it."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value < 1:
+            if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}: at least 1")
         if self.d_inner % self.headdim:
             raise ValueError(
@@ -165,13 +167,11 @@ class Mamba2Block(nn.Module):
         self.norm = RMSNorm(sizes.d_inner)
         self.out_proj = nn.Linear(sizes.d_inner, sizes.d_model, bias=False)
 
-    def forward(self, u: Tensor, memory: Memory | None = None, chunk_size: int | None = None) -> tuple[Tensor, Memory]:
-        """A sequence u (B, L, d_model) after `memory` (None: after nothing) → its outputs and the memory after it.
+    def forward(self, u: Tensor, memory: Memory, chunk_size: int | None = None) -> tuple[Tensor, Memory]:
+        """A sequence u (B, L, d_model) after `memory` → its outputs and the memory after it.
 
-        `chunk_size` is that of the sizes when None; 0 is the sequential scan.
+        `chunk_size` is that of the sizes where None; 0 is the sequential scan.
         """
-        if memory is None:
-            memory = self.nothing(u)
         past, h = memory
         gate, inputs, dt = self._project(u)
         inputs = torch.cat([past, inputs], dim=1)
@@ -180,7 +180,7 @@ class Mamba2Block(nn.Module):
         for i in range(1, self.sizes.d_conv):
             mixed = mixed + inputs[:, i : i + length] * self.conv_weight[:, i]
         x, b, c = self._split(F.silu(mixed))
-        y, h = self._scan(x, dt, b, c, h, self.sizes.chunk_size if chunk_size is None else chunk_size)
+        y, h = self._scan(x, dt, b, c, h, (self.sizes.chunk_size or CHUNK) if chunk_size is None else chunk_size)
         return self._finish(y, x, gate), (inputs[:, inputs.shape[1] - keep :], h)
 
     def step(self, u: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
@@ -192,11 +192,6 @@ class Mamba2Block(nn.Module):
         x, b, c = self._split(F.silu(mixed))
         y, h = recurrence(x, dt, -torch.exp(self.A_log), b, c, h)
         return self._finish(y, x, gate), (inputs[:, 1:], h)
-
-    def nothing(self, like: Tensor) -> Memory:
-        """The memory of a sequence that has not begun, for as many as `like` (B, …)."""
-        conv, h = (like.new_zeros(like.shape[0], *shape) for shape in self.sizes.memory_shapes)
-        return conv, h
 
     def _project(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Gate, inputs of the convolution, and dt > 0."""
@@ -239,13 +234,19 @@ class Mamba2(nn.Module):
     def forward(
         self, u: Tensor, memory: list[Memory] | None = None, chunk_size: int | None = None
     ) -> tuple[Tensor, list[Memory]]:
-        """A sequence (B, L, d_model) after `memory`, one for each layer → outputs, and the memory after it."""
-        after = []
-        for i, (norm, block) in enumerate(zip(self.norms, self.blocks, strict=True)):
-            out, kept = block(norm(u), memory[i] if memory else None, chunk_size)
+        """A sequence (B, L, d_model) after `memory`, one for each layer (None: after nothing) → outputs, and the memory
+        after it."""
+        memory, after = memory or self.nothing(u), []
+        for norm, block, past in zip(self.norms, self.blocks, memory, strict=True):
+            out, kept = block(norm(u), past, chunk_size)
             u = u + out
             after.append(kept)
         return self.norm(u), after
+
+    def nothing(self, like: Tensor) -> list[Memory]:
+        """The memory of sequences that have not begun, for as many as `like` (B, …)."""
+        conv, h = (like.new_zeros(like.shape[0], *shape) for shape in self.sizes.memory_shapes)
+        return [(conv, h)] * self.sizes.layers
 
     def step(self, u: Tensor, memory: list[Memory]) -> tuple[Tensor, list[Memory]]:
         """One frame (B, d_model) → its output, and the memory after it."""

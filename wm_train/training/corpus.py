@@ -49,7 +49,9 @@ class Corpus:
         self.frames = np.asarray(dataset.frames)[games].astype(np.int64)
         self.first = np.cumsum(self.frames) - self.frames
         self.stage = np.asarray(dataset.stage)[games].astype(np.int32)
-        floats, ints, controllers = [], [], []
+        floats: list[Tensor] = []
+        ints: list[Tensor] = []
+        controllers: list[Tensor] = []
         for i, game in enumerate(games):
             state, pads = dataset.windows(np.array([game]), np.array([0]), int(self.frames[i]))
             for chunks, part in ((floats, state.floats), (ints, state.ints), (controllers, pads)):

@@ -14,14 +14,9 @@ import torch
 
 from wm_runtime.errors import UserError
 from wm_runtime.replays.dataset import Dataset, write_text
-from wm_runtime.schema import State
-from wm_runtime.starts import Start
 from wm_train.config import Experiment
-from wm_train.dynamics.core import zeros
 from wm_train.dynamics.exact import ExactCore, unrolled
-from wm_train.dynamics.step import WorldModel
-from wm_train.evaluate.quick import quick_figures, quick_windows
-from wm_train.evaluate.windows import Window
+from wm_train.evaluate.quick import quick, quick_windows
 from wm_train.training.checkpoint import build_model, load_checkpoint, save_checkpoint
 from wm_train.training.corpus import Corpus, Unroll
 from wm_train.training.data import prefetch, split_games
@@ -65,7 +60,7 @@ def train_phases(
     core.network.amp = device == "cuda" or torch.backends.cpu.get_cpu_capability() == "AVX512"
     model.to(device).train()
     corpus = Corpus(dataset, train_games)
-    windows = quick_windows(dataset, games=np.asarray(held_games))
+    windows = quick_windows(dataset, games=held_games)
     optimiser = torch.optim.AdamW(
         model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
@@ -105,7 +100,7 @@ def train_phases(
                 row = {name: total / LOGGED_EVERY for name, total in sums.items()}
                 sums = {}
             if step % JUDGED_EVERY == 0 or step == len(phases):
-                row["held_out"] = judged = rolled_out(model, windows)
+                row["held_out"] = judged = quick(model, windows, device)
                 if judged["RC@20"] < best:
                     best = judged["RC@20"]
                     save_checkpoint(out / "best.pt", model, {**manifest, "step": step})
@@ -123,35 +118,6 @@ def train_phases(
         write_text(out / "manifest.json", json.dumps(manifest, indent=1))
     save_checkpoint(out / "final.pt", model, manifest)
     return manifest
-
-
-class Rolled:
-    """A model in memory as something that can be stepped (evaluate.rollout.Steps)."""
-
-    def __init__(self, model: WorldModel, matches: int) -> None:
-        self.model = model
-        self.state = State.zeros(matches)
-        self.carry = zeros(model.carry_layout, matches)
-
-    def reset(self, start: Start) -> None:
-        """Nothing is remembered: a window's history warms the memory up."""
-        self.carry = zeros(self.model.carry_layout, len(self.state))
-
-    @torch.no_grad()
-    def step(self, controllers: np.ndarray) -> None:
-        arrays = (self.state.floats, self.state.ints, self.state.match, controllers)
-        device = next(self.model.parameters()).device
-        tensors = [torch.from_numpy(a).to(device) for a in arrays]
-        state, self.carry, _ = self.model(*tensors, {n: v.to(device) for n, v in self.carry.items()})
-        self.state = State(*(t.cpu().numpy() for t in state))
-
-
-def rolled_out(model: WorldModel, windows: Window) -> dict[str, float]:
-    """Headline figures of a model in memory."""
-    model.eval()
-    figures = quick_figures(Rolled(model, len(windows)), windows)
-    model.train()
-    return figures
 
 
 def _warm_cosine(step: int, steps: int, warmup: int) -> float:
