@@ -81,3 +81,24 @@ def train(
     print(f"  mamba2-1a, causal            {found['causal_us']:8.0f}")
     print(f"  mamba2-1a, stack of 10       {found['frame_stack_us']:8.0f}")
     print(f"  ratio                        {found['ratio']:8.1f}")
+
+
+@app.command()
+def candidates(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of an exact core.")],
+    dataset: Annotated[Path, typer.Option(help="Dataset of games that it was not trained on.")],
+    windows: Annotated[int, typer.Option(min=1, help="Frames drawn.")] = 100_000,
+    games: Annotated[int, typer.Option(min=1, help="Games drawn from, evenly spaced.")] = 40,
+) -> None:
+    """How often the next value of each field is among its candidates, and where it is not."""
+    import numpy as np
+
+    from wm_runtime.replays.dataset import Dataset
+    from wm_train.evaluate.coverage import coverage
+    from wm_train.training.checkpoint import load_checkpoint
+
+    data = Dataset(dataset)
+    chosen = np.unique(np.linspace(0, len(data) - 1, games).astype(int)).tolist()
+    for name, row in coverage(load_checkpoint(checkpoint)[0], data, chosen, windows).items():
+        misses = ", ".join(f"{before} → {after} {count}" for before, after, count in row.misses)
+        print(f"{name:14s}{100 * row.share:7.2f} % of {row.frames:,}   {misses}")
