@@ -59,7 +59,8 @@ def oracle(core: ExactCore, window: Unroll) -> list[dict[str, Tensor]]:
         change = mirrored(name, truth.after, before) - base(name, before, truth.after)
         out[f"{name}.value"] = (change * (before["facing"] if name == "x" else 1) / SCALE[name])[..., None]
     for name, classes in CLASSES.items():
-        target = (truth.after[name] > 0).int() if name == "facing" else truth.after[name]
+        turns = (truth.after["facing"] != before["facing"]).int()
+        target = truth.after.get(name, turns)
         out[name] = F.one_hot(target.clamp(0, classes - 1).long(), classes).float() * SURE
     bits = torch.tensor([1 << i for i in range(8)], dtype=torch.int32)
     out["flags"] = torch.cat([((truth.after[n][..., None] & bits) > 0).float() - 0.5 for n in FLAGS], dim=-1)

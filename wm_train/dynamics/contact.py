@@ -13,6 +13,8 @@ from wm_runtime.facts import FAMILIES, STAGES
 from wm_runtime.schema import FIELD
 from wm_train.dynamics.named import Named
 
+EXACT = 2e-3
+"""Who stands so near to a surface's height, units, stands on it, whatever surface was said."""
 REST = 0.0001
 """Height of a fighter at rest above its surface, units."""
 REACH, BESIDE = 10.0, 1.0
@@ -61,6 +63,12 @@ class Contact(nn.Module):
         slope = (y_right - y_left) / (right - left).clamp(min=1e-3)
         height = y_left + slope * (torch.minimum(torch.maximum(x, left), right) - left) + REST  # (N, 2, S)
 
+        exactly = ((y - height).abs() < EXACT) & (x >= left) & (x <= right) & (ids >= 0)
+        nothing = torch.full_like(exactly, -1, dtype=torch.int32)
+        under = torch.where(exactly, ids.expand_as(exactly), nothing).amax(dim=-1)
+        known = (after["airborne"] == 0) & (under >= 0)
+        after = {**after, "ground": torch.where(known, under, after["ground"])}
+
         free = (after["airborne"] == 0) & ~self.held[after["action"].long()]
         stands = free[..., None] & (ids == after["ground"][..., None])
         stands &= (x > left - BESIDE) & (x < right + BESIDE) & ((y - height).abs() < REACH)
@@ -72,7 +80,7 @@ class Contact(nn.Module):
 
         on, through = stands.any(dim=-1), sinks.any(dim=-1)
         ground = torch.where(stands | sinks, height, torch.full_like(height, -1e9)).amax(dim=-1)
-        landed = torch.where(sinks, ids.expand_as(sinks), torch.full_like(sinks, -1, dtype=torch.int32)).amax(dim=-1)
+        landed = torch.where(sinks, ids.expand_as(sinks), nothing).amax(dim=-1)
         return {
             **after,
             "y": torch.where(on | through, ground, after["y"]),

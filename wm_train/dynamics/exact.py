@@ -35,8 +35,8 @@ from wm_train.training.data import Batch
 ACTIONS = FIELD["action"].classes or 0
 GROUNDS = 65
 """Ids of surfaces below 64, and none."""
-CLASSES = {"facing": 2, "airborne": 2, "hurtbox": 3, "jumps": 7, "l_cancel": 3, "ground": GROUNDS}
-"""Field → classes of its head."""
+CLASSES = {"turns": 2, "airborne": 2, "hurtbox": 3, "jumps": 7, "l_cancel": 3, "ground": GROUNDS}
+"""Field → classes of its head. Seen from a fighter there is no left and right: it turns around, or does not."""
 CHOICES = {"last_attack": 4, "combo_count": 4, "last_hit_by": 3}
 """Whole-numbered field → number of its candidates, the first of which is that it stays."""
 BITS = 8 * len(FLAGS)
@@ -62,7 +62,7 @@ CHANGE_WEIGHT = 5.0
 """An action that changes weighs so much."""
 WEIGHTS = {
     "action": 1.0, "percent": 0.5, **dict.fromkeys((*VELOCITIES, *AT_LAST), 1.0), "state_age": 0.5, "hitlag": 0.5,
-    "shield": 0.3, "misc_as": 0.3, "facing": 0.5, "airborne": 1.0, "hurtbox": 0.5, "jumps": 0.3, "l_cancel": 0.1,
+    "shield": 0.3, "misc_as": 0.3, "turns": 0.5, "airborne": 1.0, "hurtbox": 0.5, "jumps": 0.3, "l_cancel": 0.1,
     "ground": 0.5, **dict.fromkeys(CHOICES, 0.1), "flags": 4.0, "values": 0.3,
 }  # fmt: skip
 
@@ -179,9 +179,9 @@ class ExactCore(Core):
         attack: Tensor, rise: Tensor,
     ) -> None:  # fmt: skip
         """Puts into `after` what the stage `struck` chooses."""
-        for name in ("facing", "airborne", "hurtbox", "jumps", "l_cancel", "ground"):
+        for name in ("airborne", "hurtbox", "jumps", "l_cancel", "ground"):
             after[name] = heads[name].argmax(dim=-1).int()
-        after["facing"] = after["facing"] * 2 - 1
+        after["facing"] = before["facing"] * (1 - 2 * heads["turns"].argmax(dim=-1).int())
         nowhere = after["ground"] == GROUNDS - 1
         after["ground"] = torch.where(nowhere, torch.full_like(after["ground"], NO_GROUND), after["ground"])
         for name, options in self._whole(before, after["action"]).items():
@@ -313,9 +313,7 @@ class ExactCore(Core):
                 values.append(_mean(error * right[..., REGRESSED].float(), same))
         out["values"] = torch.stack(values).sum()
         for name in CLASSES:
-            target = after[name]
-            if name == "facing":
-                target = (target > 0).int()
+            target = after[name] if name in after else (after["facing"] != true_before["facing"]).int()
             out[name] = _mean(_nll(outcome.logits[name], target.clamp(0, CLASSES[name] - 1)), same)
         bits = torch.tensor([1 << i for i in range(8)], dtype=torch.int32, device=same.device)
         flags = torch.cat([((after[name][..., None] & bits) > 0).float() for name in FLAGS], dim=-1)

@@ -23,7 +23,7 @@ from wm_train.training.data import prefetch, split_games
 from wm_train.training.losses import weighted
 from wm_train.training.manifest import new_manifest
 
-JUDGED_EVERY = 1000
+JUDGED_EVERY = 600
 """Steps between rollouts on the held-out games, which choose best.pt."""
 SAVED_EVERY = 300.0
 """Seconds between checkpoints from which training goes on."""
