@@ -27,9 +27,10 @@ def replays(
         print(json_.dumps(found, indent=1))
         return
     print(f"with {workers} processes:")
-    print(f"peppi_py.read_slippi alone  {found['parsing_files_per_second']:8.1f} files/s")
-    print(f"mwm replays build           {found['building_files_per_second']:8.1f} files/s")
-    print(f"ratio                       {found['ratio']:8.2f}")
+    for title, name in (("peppi_py.read_slippi alone", "parsing"), ("mwm replays build", "building")):
+        speed, cpu = found[f"{name}_files_per_second"], found[f"{name}_cpu_ms"]
+        print(f"{title:26}  {speed:8.1f} files/s, {cpu:.1f} ms of processor time a file")
+    print(f"ratio                       {found['ratio']:8.2f}, of processor time {found['cpu_ratio']:.2f}")
     print(f"peak memory of the build    {found['peak_memory_bytes'] / 2**20:8.0f} MiB")
     print(f"batches of {WINDOWS} random windows of {LENGTH} frames a second:")
     for cache in ("cold", "warm"):

@@ -15,7 +15,8 @@ from wm_runtime.errors import UserError
 from wm_runtime.replays.build import BuildOptions, build, read_input
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.replays.game import Game
-from wm_runtime.replays.slp import REASONS, LeftOut, read_slp
+from wm_runtime.replays.reasons import REASONS, LeftOut
+from wm_runtime.replays.slp import read_slp
 from wm_runtime.replays.sources import Input
 from wm_runtime.replays.writer import CPU, Oddities, write_slp
 

@@ -34,7 +34,8 @@ from wm_runtime.replays.dataset import Dataset, DatasetWriter
 from wm_runtime.replays.events import events_of, structure
 from wm_runtime.replays.game import Game
 from wm_runtime.replays.layout import StoredGame, pack, unpack
-from wm_runtime.replays.slp import REASONS, LeftOut, ReadOptions, read_stored
+from wm_runtime.replays.reasons import REASONS, LeftOut
+from wm_runtime.replays.slp import ReadOptions, read_stored
 from wm_runtime.replays.writer import write_slp
 from wm_runtime.schema import FIELD
 from wm_tools.cli import app

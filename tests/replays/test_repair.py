@@ -16,8 +16,9 @@ from synthetic import synthetic_game
 from wm_runtime.replays.events import EVENTS, events_of, structure
 from wm_runtime.replays.game import COLUMNS, Game
 from wm_runtime.replays.layout import StoredGame
+from wm_runtime.replays.reasons import LeftOut
 from wm_runtime.replays.repair import NotRepairable, is_cut, lengthen_bookends, salvage, version_of
-from wm_runtime.replays.slp import LeftOut, ReadOptions, read_bytes
+from wm_runtime.replays.slp import ReadOptions, read_bytes
 from wm_runtime.replays.writer import Oddities, write_slp
 from wm_runtime.schema import FIRST_FRAME, ITEM_FIELDS
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from synthetic import GAME_SET, synthetic_game
 from wm_runtime.replays.game import COLUMNS, Game
-from wm_runtime.replays.slp import REASONS, LeftOut, ReadOptions, read_slp
+from wm_runtime.replays.reasons import REASONS, LeftOut
+from wm_runtime.replays.slp import ReadOptions, read_slp
 from wm_runtime.replays.writer import CPU, DEMO, NO_CONTEST, Oddities, write_slp
 from wm_runtime.schema import FIRST_FRAME, ITEM_FIELDS, NO_PLAYER
 

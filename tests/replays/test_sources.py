@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from synthetic import synthetic_game
 from wm_runtime.errors import UserError
 from wm_runtime.replays import sources
-from wm_runtime.replays.slp import LeftOut
+from wm_runtime.replays.reasons import LeftOut
 from wm_runtime.replays.sources import Input, count_inputs, open_inputs
 from wm_runtime.replays.writer import write_slp
 

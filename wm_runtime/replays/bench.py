@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import tempfile
@@ -24,35 +25,45 @@ WINDOWS, LENGTH = 512, 64
 
 def bench_build(replays: Path, workers: int, rounds: int = 3) -> dict[str, float]:
     """Files a second of parsing alone and of building, both over `workers` processes and the same files, taken in turn
-    `rounds` times: the best of each, their ratio, and the build's peak memory in bytes (parent and workers)."""
+    `rounds` times: the best of each, their ratio, and the build's peak memory in bytes (parent and workers). The same
+    as milliseconds of processor time a file, which other work on the machine disturbs less (0 where it is not told)."""
     files = sorted(replays.rglob("*.slp"))
     if not files:
         raise UserError(f"{replays}: no .slp files in this folder; name a folder that holds replays")
     for file in files:
         file.read_bytes()
     parsing, building, peak = 0.0, 0.0, 0
+    parsing_cpu, building_cpu = math.inf, math.inf
     for _ in range(rounds):
         with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
             list(pool.map(_parse, files[:workers]))  # processes are up before the clock starts
-            started = time.perf_counter()
+            started, spent = time.perf_counter(), _processor_time()
             list(pool.map(_parse, files, chunksize=4))
             parsing = max(parsing, len(files) / (time.perf_counter() - started))
+            parsing_cpu = min(parsing_cpu, (_processor_time() - spent) / len(files))
         with tempfile.TemporaryDirectory() as folder:
             memory: list[int] = []
-            first: list[float] = []
+            times: list[float] = []
+            cpu: list[float] = []
 
-            def on_file(report, memory=memory, first=first) -> None:
-                first.append(time.perf_counter())
-                if len(first) % 16 == 0:
+            def on_file(report, memory=memory, times=times, cpu=cpu) -> None:
+                times.append(time.perf_counter())
+                if len(times) in (1, len(files)):
+                    cpu.append(_processor_time())
+                if len(times) % 16 == 0:
                     memory.append(_memory())
 
             build([replays], Path(folder) / "dataset", workers=workers, on_file=on_file)
-            building = max(building, (len(first) - 1) / (first[-1] - first[0]) if len(first) > 1 else 0.0)
+            building = max(building, (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0)
+            building_cpu = min(building_cpu, (cpu[-1] - cpu[0]) / max(len(times) - 1, 1))
             peak = max(peak, *memory, 0)
     return {
         "parsing_files_per_second": parsing,
         "building_files_per_second": building,
         "ratio": building / parsing,
+        "parsing_cpu_ms": parsing_cpu * 1e3,
+        "building_cpu_ms": building_cpu * 1e3,
+        "cpu_ratio": parsing_cpu / building_cpu if building_cpu else 0.0,
         "peak_memory_bytes": peak,
     }
 
@@ -123,6 +134,18 @@ def _parse(path: Path) -> int:
     return len(peppi_py.read_slippi(str(path)).frames.id)
 
 
+def _processor_time() -> float:
+    """Seconds of processor time of this process and its children so far; 0 where /proc does not tell."""
+    if not sys.platform.startswith("linux"):
+        return 0.0
+    ticks = 0
+    for pid in _family(os.getpid()):
+        with suppress(OSError):
+            user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+            ticks += int(user) + int(system)
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def _memory() -> int:
     """Proportional resident memory of this process and its children, bytes; 0 where /proc does not tell."""
     if not sys.platform.startswith("linux"):
@@ -143,4 +166,3 @@ def _pss(pid: int) -> int:
             if line.startswith("Pss:"):
                 return int(line.split()[1]) * 1024
     return 0
-

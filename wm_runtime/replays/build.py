@@ -18,7 +18,8 @@ from wm_runtime.replays.dataset import DatasetWriter, content_key, write_text
 from wm_runtime.replays.game import GameInfo
 from wm_runtime.replays.layout import StoredGame
 from wm_runtime.replays.pool import Crash, OrderedPool
-from wm_runtime.replays.slp import MIN_VERSION, REASONS, LeftOut, ReadOptions, read_bytes, read_stored
+from wm_runtime.replays.reasons import REASONS, LeftOut
+from wm_runtime.replays.slp import MIN_VERSION, ReadOptions, read_bytes, read_stored
 from wm_runtime.replays.sources import Input, open_inputs
 
 TIME_LIMIT = 60.0

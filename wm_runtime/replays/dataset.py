@@ -236,7 +236,9 @@ class DatasetWriter:
     def __init__(self, path: str | Path, shard_frames: int = 400_000, index_seconds: float = INDEX_SECONDS):
         self.path = Path(path)
         self.shard_frames, self.index_seconds = shard_frames, index_seconds
-        self._games: list[tuple[StoredGame, str]] = []
+        self._games: list[tuple[dict, dict[str, np.ndarray]]] = []
+        self._frames = np.empty((0, FRAME_BYTES), np.uint8)
+        """The frames of these games, and room for more: filled again and again, a shard after the other."""
         self._pending = 0
         self.index: list[dict] = []
         if (self.path / "dataset.json").exists():
@@ -260,8 +262,14 @@ class DatasetWriter:
         """Adds a game; `content` is its content_key, if that is known. Raises ValueError for values that cannot be
         stored."""
         stored = game if isinstance(game, StoredGame) else StoredGame.of(game)
-        self._games.append((stored, content or content_key(stored)))
-        self._pending += len(game)
+        row, self._pending = self._pending, self._pending + len(stored)
+        if self._pending > len(self._frames):
+            room = np.empty((self._pending + self.shard_frames, FRAME_BYTES), np.uint8)
+            room[:row] = self._frames[:row]
+            self._frames = room
+        self._frames[row : self._pending] = np.ascontiguousarray(stored.records).view(np.uint8).reshape(-1, FRAME_BYTES)
+        listed = _index_row(stored, content or content_key(stored), self._next, row)
+        self._games.append((listed, stored.items))
         if self._pending >= self.shard_frames:
             self.flush()
 
@@ -272,13 +280,9 @@ class DatasetWriter:
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written ({error.strerror}); name another folder") from None
         if self._games:
-            records = np.concatenate([game.records for game, _ in self._games])
-            _write_batch(self.path / "shards" / f"{self._next:06d}.arrow", frame_batch(records))
+            _write_batch(self.path / "shards" / f"{self._next:06d}.arrow", frame_batch(self._frames[: self._pending]))
             _write_batch(self.path / "shards" / f"{self._next:06d}.items.arrow", self._item_batch())
-            row = 0
-            for game, content in self._games:
-                self.index.append(_index_row(game, content, self._next, row))
-                row += len(game)
+            self.index += [listed for listed, _ in self._games]
             self._games, self._pending = [], 0
             self._next += 1
         if time.monotonic() - self._listed_at > self.index_seconds:
@@ -293,13 +297,10 @@ class DatasetWriter:
         self._listed_at = time.monotonic()
 
     def _item_batch(self) -> pa.RecordBatch:
-        rows, at = [], 0
-        for game, _ in self._games:
-            rows.append(game.items["frame"] - game.first_frame + at)
-            at += len(game)
+        rows = [items["frame"] - listed["first_frame"] + listed["row"] for listed, items in self._games]
         columns = {"row": np.concatenate(rows).astype(np.int32)}
         for f in ITEM_FIELDS[1:]:
-            columns[f.name] = np.concatenate([game.items[f.name] for game, _ in self._games]).astype(f.store)
+            columns[f.name] = np.concatenate([items[f.name] for _, items in self._games]).astype(f.store)
         return pa.record_batch(columns)
 
     def _remove_unlisted(self) -> None:
@@ -425,4 +426,3 @@ def _numbers(batch: pa.RecordBatch, name: str) -> np.ndarray:
     if pa.types.is_fixed_size_list(column.type):
         column = column.flatten()
     return column.to_numpy(zero_copy_only=True)
-

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -57,6 +58,9 @@ GROUP_DTYPES: Mapping[str, np.dtype] = {name: np.dtype("u2" if name == "bits" el
 GROUP_WIDTHS: Mapping[str, int] = {name: 1 if name == "bits" else len(rows) for name, rows in GROUPS.items()}
 RECORD = np.dtype([(g, GROUP_DTYPES[g].newbyteorder("<"), (GROUP_WIDTHS[g],)) for g in GROUPS])
 """One player of one frame on disk; its fields are the groups."""
+_FLAT = [(row.name, RECORD[g].base) for g in GROUPS if g != "bits" for row in GROUPS[g]]
+BY_NAME = np.dtype([*_FLAT, ("bits", RECORD["bits"].base)])
+"""The same bytes with a field for every row, but for those that are packed into bits."""
 FRAME_BYTES: int = PLAYERS * RECORD.itemsize
 """Bytes of one frame on disk, both players."""
 _PLACE: Mapping[str, tuple[str, int]] = {row.name: (g, i) for g, rows in GROUPS.items() for i, row in enumerate(rows)}
@@ -138,7 +142,9 @@ def _encode(row: Field | Control, group: str, column: np.ndarray) -> np.ndarray:
     if group == "f4":
         return column
     if isinstance(row, Field) and row.values:
-        codes = np.searchsorted(row.values, column).clip(max=len(row.values) - 1)
+        codes = np.zeros(column.shape, np.uint8)
+        for code, value in enumerate(row.values):
+            codes |= np.where(column == value, np.uint8(code), np.uint8(0))
         if not np.array_equal(np.asarray(row.values)[codes], column):
             raise ValueError(f"{row.name} has values other than {row.values}")
         column = codes
@@ -148,15 +154,24 @@ def _encode(row: Field | Control, group: str, column: np.ndarray) -> np.ndarray:
         if not np.array_equal((codes / grid).view(np.uint32), column.view(np.uint32)):
             raise ValueError(f"{row.name} has values off the grid of 1/{grid:g}")
         column = codes
-    low, high = (0, (1 << BITS[row.name][1]) - 1) if group == "bits" else _limits(group)
-    if len(column) and not (low <= column.min() and column.max() <= high):
+    low, high = (0, (1 << BITS[row.name][1]) - 1) if group == "bits" else _limits(GROUP_DTYPES[group])
+    if not all_within(column, low, high):
         raise ValueError(f"{row.name} from {column.min()} to {column.max()}, stored in {low} to {high}")
     return column
 
 
-def _limits(group: str) -> tuple[int, int]:
-    info = np.iinfo(GROUP_DTYPES[group])
+@cache
+def _limits(dtype: np.dtype) -> tuple[int, int]:
+    info = np.iinfo(dtype)
     return int(info.min), int(info.max)
+
+
+def all_within(values: np.ndarray, low: float, high: float) -> bool:
+    """Whether no value is below `low` or above `high`, nor NaN. Looks only where the type leaves a doubt."""
+    least, most = _limits(values.dtype) if values.dtype.kind in "iu" else (-np.inf, np.inf)
+    if not values.size:
+        return True
+    return (least >= low or bool(values.min() >= low)) and (most <= high or bool(values.max() <= high))
 
 
 def _decode(records: np.ndarray, name: str) -> np.ndarray:

@@ -27,17 +27,17 @@ import numpy as np
 
 from wm_runtime.errors import UserError
 from wm_runtime.facts import STAGES, character
-from wm_runtime.replays import slp
 from wm_runtime.replays.build import BuildReport, FileRow, content_key
 from wm_runtime.replays.dataset import DatasetWriter, write_text
 from wm_runtime.replays.game import COLUMNS, Game, GameInfo
 from wm_runtime.replays.layout import StoredGame
+from wm_runtime.replays.reasons import REASONS as _OF_REPLAYS
+from wm_runtime.replays.reasons import LeftOut
 from wm_runtime.replays.rules import stock_due
-from wm_runtime.replays.slp import LeftOut
 from wm_runtime.schema import AXES, BUTTONS, CONTROLS, FIELD, FIELDS, FIRST_FRAME, NO_GROUND, NO_PLAYER, RECORDED
 
 REASONS = {
-    **{name: slp.REASONS[name] for name in (
+    **{name: _OF_REPLAYS[name] for name in (
         "players", "ice_climbers", "cpu", "stage", "gaps", "non_finite", "values", "duplicate", "same_game",
     )},
     "entry": "its entry in meta.json names no game",

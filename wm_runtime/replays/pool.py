@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from typing import Any, Generic, TypeVar
+
+from wm_runtime.replays.answers import Answers, answer_channel
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -33,7 +35,7 @@ class Crash:
 @dataclass
 class _Worker:
     process: Any
-    pipe: Connection
+    answers: Answers
     started: bool = False
     """It has said so; its next answers are results."""
     number: int | None = None
@@ -65,9 +67,6 @@ class OrderedPool(Generic[T, R]):
         try:
             self._alive = [self._start() for _ in range(self.workers)]
             while True:
-                while begun and begun[0][0] in done:
-                    number, item = begun.popleft()
-                    yield item, done.pop(number)
                 for worker in self._alive:
                     if worker.number is None and not exhausted and len(begun) < self.ahead:
                         try:
@@ -77,6 +76,9 @@ class OrderedPool(Generic[T, R]):
                             break
                         begun.append((number, item))
                         self._give(worker, number, item)
+                while begun and begun[0][0] in done:
+                    number, item = begun.popleft()
+                    yield item, done.pop(number)
                 if not begun and exhausted:
                     return
                 self._collect(done)
@@ -87,18 +89,18 @@ class OrderedPool(Generic[T, R]):
 
     def _start(self) -> _Worker:
         context = multiprocessing.get_context("spawn")
-        here, there = context.Pipe()
+        here, there = answer_channel(context)
         process = context.Process(target=_serve, args=(there, self.work, self.prepare), daemon=True)
         with _interrupts_held():
             process.start()
-        there.close()
+        there.pipe.close()
         return _Worker(process, here)
 
     def _give(self, worker: _Worker, number: int, item: object) -> None:
         worker.number = number
         worker.deadline = time.monotonic() + self.time_limit + (0.0 if worker.started else START_LIMIT)
         with suppress(BrokenPipeError, ConnectionResetError):  # a dead worker is found by _collect
-            worker.pipe.send(item)
+            worker.answers.pipe.send(item)
 
     def _collect(self, done: dict[int, R | Crash]) -> None:
         """Waits until a worker answers, dies or runs out of time, and keeps what came of its item."""
@@ -106,12 +108,12 @@ class OrderedPool(Generic[T, R]):
         if not busy:
             return
         patience = max(0.0, min(w.deadline for w in busy) - time.monotonic())
-        ready = wait([w.pipe for w in busy], timeout=patience)
+        ready = wait([w.answers.pipe for w in busy], timeout=patience)
         for worker in busy:
             assert worker.number is not None
-            if worker.pipe in ready:
+            if worker.answers.pipe in ready:
                 try:
-                    answer = worker.pipe.recv()
+                    answer = worker.answers.receive()
                     if worker.started:
                         done[worker.number], worker.number = answer, None
                     else:
@@ -143,7 +145,7 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _serve(pipe: Connection, work: Callable, prepare: Callable[[], None] | None) -> None:
+def _serve(answers: Answers, work: Callable, prepare: Callable[[], None] | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(ImportError, OSError, ValueError):
         import resource
@@ -154,13 +156,13 @@ def _serve(pipe: Connection, work: Callable, prepare: Callable[[], None] | None)
     if prepare:
         prepare()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        pipe.send(None)  # started
+        answers.send(None)  # started
         while True:
-            pipe.send(work(pipe.recv()))
+            answers.send(work(answers.pipe.recv()))
 
 
 def _stop(worker: _Worker) -> None:
-    worker.pipe.close()
+    worker.answers.close()
     worker.process.kill()
     worker.process.join()
 

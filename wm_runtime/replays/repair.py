@@ -112,8 +112,9 @@ def _frame(data: bytes, start: int, end: int) -> int:
     return struct.unpack_from(">i", data, start + 1)[0]
 
 
-def _events(data: bytes):
-    """(command, start, end) of every whole event, in order; stops at the first that is cut or unknown."""
+def event_sizes(data: bytes) -> tuple[dict[int, int], int, int]:
+    """Command of each event → its size, command included; offset of the first event behind this table, and the one
+    behind the last byte that can belong to one. Raises NotRepairable."""
     if not data.startswith(RAW_HEAD) or len(data) < _RAW + 2 or data[_RAW] != PAYLOADS:
         raise NotRepairable("does not begin like a replay")
     end = _end_of_events(data)
@@ -121,13 +122,18 @@ def _events(data: bytes):
     first = _RAW + 1 + data[_RAW + 1]
     if first > limit or (data[_RAW + 1] - 1) % 3:
         raise NotRepairable("its table of events is cut")
-    sizes = {data[i]: struct.unpack_from(">H", data, i + 1)[0] for i in range(_RAW + 2, first, 3)}
+    sizes = {data[i]: 1 + struct.unpack_from(">H", data, i + 1)[0] for i in range(_RAW + 2, first, 3)}
     if BOOKEND not in sizes:
         raise NotRepairable("has no frame bookends (before version 3.0)")
-    yield PAYLOADS, _RAW, first
-    at = first
-    while at < limit and data[at] in sizes and at + 1 + sizes[data[at]] <= limit:
-        end = at + 1 + sizes[data[at]]
+    return sizes, first, limit
+
+
+def _events(data: bytes):
+    """(command, start, end) of every whole event, in order; stops at the first that is cut or unknown."""
+    sizes, at, limit = event_sizes(data)
+    yield PAYLOADS, _RAW, at
+    while at < limit and data[at] in sizes and at + sizes[data[at]] <= limit:
+        end = at + sizes[data[at]]
         yield data[at], at, end
         at = end
 

@@ -22,7 +22,7 @@ import py7zr
 from py7zr.exceptions import PasswordRequired, UnsupportedCompressionMethodError
 
 from wm_runtime.errors import UserError
-from wm_runtime.replays.slp import LeftOut
+from wm_runtime.replays.reasons import LeftOut
 
 if sys.version_info >= (3, 14):
     from compression import zstd
