@@ -16,7 +16,7 @@ def list_experiments() -> None:
     from wm_train.config import EXPERIMENTS, load_experiment
 
     for path in sorted(EXPERIMENTS.glob("*.yaml")):
-        print(f"{path.stem:24s} {load_experiment(path).description}")
+        print(f"{path.stem:24s} {' '.join(load_experiment(path).description.split())}")
 
 
 @app.command()

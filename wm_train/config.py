@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -22,7 +22,7 @@ class _Strict(BaseModel):
 
 
 class ModelConfig(_Strict):
-    """`encoding` is the name of a preset, or a mapping of flags beside an optional `preset` that they change."""
+    """A network with classic heads. `encoding`: the name of a preset, or flags and the `preset` that they change."""
 
     kind: Literal["frame_stack_mlp", "residual_mlp", "mamba2"] = "frame_stack_mlp"
     encoding: EncodingConfig = PRESETS["v2.2"]
@@ -89,6 +89,9 @@ class Phase(_Strict):
     batch_size: int = Field(default=1024, ge=1)
 
 
+KINDS = tuple(kind for model in (ModelConfig, ExactConfig) for kind in get_args(model.model_fields["kind"].annotation))
+
+
 class TrainingConfig(_Strict):
     phases: tuple[Phase, ...] = ()
     """Of the exact core, which is trained in these instead of epochs."""
@@ -116,8 +119,13 @@ class Experiment(_Strict):
 
     @field_validator("model", mode="before")
     @classmethod
-    def _classic(cls, value: object) -> object:
-        return {"kind": "frame_stack_mlp", **value} if isinstance(value, dict) else value
+    def _known(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        value = {"kind": "frame_stack_mlp", **value}
+        if value["kind"] not in KINDS:
+            raise ValueError(f"no kind of model {value['kind']!r}; choose of {', '.join(KINDS)}")
+        return value
 
 
 def load_experiment(name_or_path: str | Path) -> Experiment:
@@ -138,5 +146,8 @@ def load_experiment(name_or_path: str | Path) -> Experiment:
         return Experiment.model_validate({"name": path.stem, **values})
     except ValidationError as error:
         first = error.errors()[0]
+        where = [str(part) for part in first["loc"]]
+        if where[0] == "model":  # then comes the kind, which no file has there
+            del where[1:2]
         reason = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {reason}") from None
+        raise UserError(f"{path}: {'.'.join(where)}: {reason}") from None

@@ -52,7 +52,7 @@ def test_diff_prints_the_settings_that_differ(tmp_path) -> None:
         ("{kind: mamba2, mamba2: {chunk_size: 0}}", "model.mamba2: .*chunk_size is 0"),
         ("{kind: mamba2, mamba2: {chunk_size: 20}}", "model: .*chunk_size 20 is more than the 10 frames"),
         ("{kind: mamba2, encoding: v2.2-3a}", "model: .*no lookahead"),
-        ("{kind: mamba3}", "model.kind: "),
+        ("{kind: mamba3}", "model: no kind of model 'mamba3'; choose of frame_stack_mlp, "),
         ("{encoding: v7}", "model.encoding: .*no encoding 'v7'"),
         ("{encoding: {look_ahead: 1}}", r"model.encoding.look_ahead: "),
     ],
