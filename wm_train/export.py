@@ -44,7 +44,7 @@ def export(model: WorldModel, manifest: dict[str, Any], path: str | Path) -> Non
 
     Raises UserError where it cannot be written.
     """
-    model = _halved(model)
+    model = as_shipped(model)
     flat = _Flat(model.eval())
     inputs = example_inputs(model, 3)
     batch = torch.export.Dim("matches", min=1)
@@ -66,8 +66,8 @@ def export(model: WorldModel, manifest: dict[str, Any], path: str | Path) -> Non
 
 
 @torch.no_grad()
-def _halved(model: WorldModel) -> WorldModel:
-    """A copy whose matrices are as float16 would hold them."""
+def as_shipped(model: WorldModel) -> WorldModel:
+    """A copy whose matrices are as float16 holds them, which is how an artifact stores them."""
     model = copy.deepcopy(model)
     for parameter in model.parameters():
         if parameter.dim() > 1:

@@ -30,6 +30,7 @@ from wm_train.evaluate.quick import headline, quick, quick_windows
 from wm_train.evaluate.report import Extent, evaluate
 from wm_train.evaluate.rollout import hold, run_model, substituted, truth
 from wm_train.evaluate.windows import Window, read_windows, sample_starts
+from wm_train.export import as_shipped
 from wm_train.training.checkpoint import load_checkpoint
 
 HISTORY, HORIZON, SCORED = 64, 20, 32
@@ -310,8 +311,7 @@ def test_quick_figures_are_those_of_whatever_steps(true_games: Dataset) -> None:
 
 def test_a_model_in_memory_scores_what_its_artifact_does(run: Path, artifact: Artifact, true_games: Dataset) -> None:
     windows = quick_windows(true_games, 60)
-    model, _ = load_checkpoint(run / "best.pt")
-    model.train()
+    model = as_shipped(load_checkpoint(run / "best.pt")[0]).train()
     found, shipped = quick(model, windows), headline(Simulator(artifact, len(windows), threads=1), windows)
     assert model.training
     assert set(found) == set(HEADLINE)

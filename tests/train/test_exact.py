@@ -23,7 +23,7 @@ from wm_train.dynamics.launch import SPEED, Launches, hitstun, turned
 from wm_train.dynamics.memory import recall, remember
 from wm_train.dynamics.step import WorldModel
 from wm_train.evaluate.quick import Matches, quick_windows
-from wm_train.export import export
+from wm_train.export import as_shipped, export
 from wm_train.training.checkpoint import load_checkpoint
 from wm_train.training.corpus import Corpus, Unroll
 from wm_train.training.phases import train_phases
@@ -201,7 +201,7 @@ def test_the_artifact_does_what_the_core_does(trained: Path, dataset: Dataset, t
     artifact = open_artifact(tmp_path / "tiny.onnx")
     windows = quick_windows(dataset, 32, history=16)
     onnx = run_model(Simulator(artifact, len(windows), threads=1), windows, 8).one_step
-    pytorch = run_model(Matches(model, len(windows)), windows, 8).one_step
+    pytorch = run_model(Matches(as_shipped(model), len(windows)), windows, 8).one_step
     for name in ("action", "airborne", "ground"):
         assert np.mean(onnx[name] == pytorch[name]) > 0.98, name
     assert np.quantile(np.abs(onnx["x"] - pytorch["x"]), 0.95) < 0.05

@@ -18,7 +18,7 @@ from wm_runtime.schema import CONTROL_NAMES, PLAYERS, State, field_table_hash
 from wm_runtime.simulator import Simulator
 from wm_runtime.starts import Start
 from wm_train.dynamics.step import WorldModel
-from wm_train.export import zero_carry
+from wm_train.export import as_shipped, zero_carry
 from wm_train.training.checkpoint import load_checkpoint
 
 GAMES, FRAMES = 6, 50
@@ -26,7 +26,7 @@ GAMES, FRAMES = 6, 50
 
 @pytest.fixture(scope="module")
 def model(run: Path) -> WorldModel:
-    return load_checkpoint(run / "best.pt")[0]
+    return as_shipped(load_checkpoint(run / "best.pt")[0])
 
 
 @pytest.fixture(scope="module")

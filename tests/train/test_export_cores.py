@@ -17,7 +17,7 @@ from wm_runtime.simulator import Simulator
 from wm_runtime.starts import Start
 from wm_train.config import Experiment
 from wm_train.dynamics.step import WorldModel
-from wm_train.export import export, zero_carry
+from wm_train.export import as_shipped, export, zero_carry
 from wm_train.training.checkpoint import load_checkpoint
 from wm_train.training.trainer import train
 
@@ -38,7 +38,7 @@ def trained(request, dataset: Dataset, tmp_path_factory) -> tuple[WorldModel, Ar
     train(Experiment(name=request.param, model=MODELS[request.param], training=training), dataset, folder)
     model, manifest = load_checkpoint(folder / "best.pt")
     export(model, manifest, folder / "step.onnx")
-    return model, open_artifact(folder / "step.onnx")
+    return as_shipped(model), open_artifact(folder / "step.onnx")
 
 
 @pytest.fixture(scope="module")
