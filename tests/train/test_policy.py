@@ -301,6 +301,49 @@ def test_pace_compares_like_with_like(exported: Path, dataset: Dataset) -> None:
     assert 0 < found["policy"]["controller changes"] < 0.7
 
 
+# --- Mamba-2 ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def reader(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[PolicyNetwork, Rows, Path]:
+    """A policy that reads its states with Mamba-2, trained for a moment, games it did not see, and its export."""
+    sizes = {"d_model": 16, "d_state": 8, "layers": 1, "headdim": 8, "chunk_size": 4}
+    model = {**TINY, "kind": "mamba2", "mamba2": sizes, "state_offsets": (0, 2, 4, 6, 8, 10)}
+    experiment = PolicyExperiment.model_validate(
+        {"name": "reader", "model": model, "training": {**TRAINING, "rows": 20_000}}
+    )
+    out = tmp_path_factory.mktemp("reader")
+    _, manifest = train_policy(experiment, dataset, out)
+    network, _ = load_policy(out / "policy.pt")
+    held = [dataset.find(md5) for md5 in manifest["data"]["held_out_md5"]]
+    export_policy(network, manifest, out / "reader.onnx")
+    return network, Rows(dataset, held, network.config, network.codebook), out / "reader.onnx"
+
+
+def test_mamba2_learns_from_every_state_it_sees(reader: tuple[PolicyNetwork, Rows, Path]) -> None:
+    network, held, _ = reader
+    seen = batch_of(held, 50).seen
+    for k in range(len(network.config.state_offsets)):
+        floats = seen.floats.clone()
+        floats[:, k, :, F_["x"]] += 30
+        assert not torch.equal(drawn(network, dataclasses.replace(seen, floats=floats))[1], drawn(network, seen)[1])
+    loss = held_out_loss(network, held, "cpu")["loss"]
+    untrained = held_out_loss(PolicyNetwork(network.config, network.codebook), held, "cpu")["loss"]
+    assert loss < 0.5 * untrained
+
+
+def test_mamba2_is_exported_and_plays(reader: tuple[PolicyNetwork, Rows, Path], dataset: Dataset) -> None:
+    network, held, path = reader
+    likeliest = accuracy(open_policy(path), held, 500, delay=9)["all frames"]["policy"]
+    index = np.sort(np.random.default_rng(0).choice(held.index, 500, replace=False))
+    batch = held.read(index, np.full(500, 9), np.full(500, KNOWS_ALL))
+    with torch.no_grad():
+        cold, _ = network.draw(*network.hidden(batch.seen), torch.full((500, len(HEADS)), 0.5), torch.zeros(500))
+    right = (network.mirrored(cold, batch.seen.side) == batch.target).float().mean(dim=0)
+    assert likeliest["main"] == pytest.approx(float(right[HEADS.index("main")]), abs=0.01)
+    assert pace(open_policy(path), dataset, 4, 100, [0, 1])["policy"]["controller changes"] > 0
+
+
 # --- the command, and what is refused --------------------------------------------------------------------------------
 
 
@@ -338,6 +381,7 @@ def test_the_command_trains_exports_and_reports(command, dataset: Dataset, tmp_p
     ("text", "message"),
     [
         ("model: {kind: transformer}", "model.kind: Input should be"),
+        ("model: {mamba2: {d_model: 24, headdim: 32}}", "model.mamba2: .*heads of headdim 32 do not divide"),
         ("model: {state_offsets: []}", "model.state_offsets: "),
         ("training: {speed: 3}", "training.speed: Extra inputs are not permitted"),
         ("training: {changes: 1.5}", "training.changes: Input should be less than 1"),
@@ -354,7 +398,8 @@ def test_wrong_settings_are_refused_with_one_line(text: str, message: str, tmp_p
 
 def test_settings_that_ship_are_found_by_name() -> None:
     assert load_policy_experiment("policy-small").name == "policy-small"
-    with pytest.raises(UserError, match="nobody: no such policy settings; give a YAML file, or one of policy-small"):
+    assert load_policy_experiment("policy-mamba2").model.kind == "mamba2"
+    with pytest.raises(UserError, match="nobody: no such policy settings; give a YAML file, or one of policy-mamba2"):
         load_policy_experiment("nobody")
 
 

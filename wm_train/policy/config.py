@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wm_runtime.errors import UserError
+from wm_train.models.mamba2 import Mamba2Sizes
 
 POLICIES = Path(__file__).parent
 LONGEST_DELAY = 30
@@ -22,8 +23,11 @@ class _Strict(BaseModel):
 
 
 class PolicyModel(_Strict):
-    kind: Literal["mlp"] = "mlp"
+    kind: Literal["mlp", "mamba2"] = "mlp"
+    """How the states it sees become one vector: side by side, or by Mamba-2, one after another."""
     widths: tuple[int, ...] = Field(default=(256, 256), min_length=1)
+    mamba2: Mamba2Sizes = Mamba2Sizes(d_model=128, d_state=32, headdim=32)
+    """Of kind mamba2; its last output goes where the states would."""
     head_width: int = Field(default=96, ge=1)
     state_offsets: tuple[Offset, ...] = Field(default=(0, 3, 8), min_length=1)
     """States it sees, in frames before the newest one that the reaction delay lets through."""

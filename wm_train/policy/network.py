@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wm_runtime.schema import CONTROL_NAMES, I_
+from wm_train.models.mamba2 import Mamba2, Mamba2Sizes
 from wm_train.policy.codebook import HEADS, Codebook
 from wm_train.policy.config import LONGEST_DELAY, PolicyModel
 from wm_train.policy.view import View
@@ -55,6 +56,31 @@ class MlpTrunk(nn.Module):
         return self.layers(inputs)
 
 
+class SideBySide(nn.Module):
+    """States (N, K, width), the newest first → (N, K · width)."""
+
+    def __init__(self, states: int, width: int):
+        super().__init__()
+        self.width = states * width
+
+    def forward(self, states: Tensor) -> Tensor:
+        return states.flatten(1)
+
+
+class OneAfterAnother(nn.Module):
+    """States (N, K, width), the newest first → (N, d_model): what Mamba-2 says after reading the newest last."""
+
+    def __init__(self, sizes: Mamba2Sizes, width: int):
+        super().__init__()
+        self.width = sizes.d_model
+        self.enter = nn.Linear(width, sizes.d_model)
+        self.layers = Mamba2(sizes)
+
+    def forward(self, states: Tensor) -> Tensor:
+        read, _ = self.layers(self.enter(states.flip(1)))
+        return read[:, -1]
+
+
 class PolicyNetwork(nn.Module):
     """Classes here and in the logits are those of the player's own frame: mirrored where it faces left."""
 
@@ -70,9 +96,13 @@ class PolicyNetwork(nn.Module):
         self.register_buffer("offsets", torch.tensor(config.control_offsets), persistent=False)
         self.view = View()
         self.last = nn.ModuleDict({head: nn.Embedding(sizes[head], _LAST_WIDTH) for head in HEADS})
-        states, controls = len(config.state_offsets), len(config.control_offsets)
-        past = controls * (len(CONTROL_NAMES) + 1) + len(HEADS) * _LAST_WIDTH
-        inputs = states * self.view.width + self.view.setting_width + past + 1
+        self.states: SideBySide | OneAfterAnother = (
+            OneAfterAnother(config.mamba2, self.view.width)
+            if config.kind == "mamba2"
+            else SideBySide(len(config.state_offsets), self.view.width)
+        )
+        past = len(config.control_offsets) * (len(CONTROL_NAMES) + 1) + len(HEADS) * _LAST_WIDTH
+        inputs = self.states.width + self.view.setting_width + past + 1
         self.trunk = MlpTrunk(inputs, config.widths)
         width = config.head_width
         self.before = nn.ModuleDict({head: nn.Linear(self.trunk.width, width) for head in HEADS})
@@ -100,7 +130,7 @@ class PolicyNetwork(nn.Module):
         repeat = [self.repeat[head](past[:, 0, i]) * latest for i, head in enumerate(HEADS)]
         setting = self.view.setting(seen.ints[:, 0], seen.stage)
         delay = (seen.delay.float() / LONGEST_DELAY)[:, None]
-        inputs = [view.flatten(1), setting, (held * known[..., None]).flatten(1), known, *last, delay]
+        inputs = [self.states(view), setting, (held * known[..., None]).flatten(1), known, *last, delay]
         return self.trunk(torch.cat(inputs, dim=-1)), repeat
 
     def logits(self, hidden: Tensor, repeat: list[Tensor], classes: Tensor) -> list[Tensor]:
