@@ -25,8 +25,8 @@ from wm_train.dynamics.step import WorldModel
 from wm_train.evaluate.quick import Matches, quick_windows
 from wm_train.export import as_shipped, export
 from wm_train.training.checkpoint import load_checkpoint
-from wm_train.training.corpus import Corpus, Unroll
 from wm_train.training.phases import train_phases
+from wm_train.training.whole_games import Unroll, WholeGames
 
 WINDOWS, FRAMES = 600, 12
 TINY = {"kind": "exact", "width": 32, "blocks": 1, "late": 16}
@@ -42,12 +42,12 @@ def core(true_games: Dataset) -> ExactCore:
 
 
 @pytest.fixture(scope="module")
-def corpus(true_games: Dataset) -> Corpus:
-    return Corpus(true_games, list(range(min(8, len(true_games)))))
+def corpus(true_games: Dataset) -> WholeGames:
+    return WholeGames(true_games, list(range(min(8, len(true_games)))))
 
 
 @pytest.fixture(scope="module")
-def window(corpus: Corpus) -> Unroll:
+def window(corpus: WholeGames) -> Unroll:
     return corpus.read(corpus.draw(WINDOWS, FRAMES + 1, np.random.default_rng(0)), FRAMES + 1)
 
 
@@ -95,7 +95,7 @@ def test_told_what_is_true_the_core_plays_the_true_game(core: ExactCore, window:
     assert (error < 0.1).float().mean() > 0.998
 
 
-def test_a_corpus_remembers_what_stepping_through_a_game_would(corpus: Corpus, window: Unroll) -> None:
+def test_a_corpus_remembers_what_stepping_through_a_game_would(corpus: WholeGames, window: Unroll) -> None:
     carry = {name: value[0] for name, value in window.carry.items()}
     for t in range(FRAMES):
         state = window.state(t)
@@ -107,7 +107,7 @@ def test_a_corpus_remembers_what_stepping_through_a_game_would(corpus: Corpus, w
         carry = remember(past, carry, state, window.controllers[t + 1])
 
 
-def test_windows_begin_at_every_frame_from_control_on_and_stay_in_their_game(corpus: Corpus) -> None:
+def test_windows_begin_at_every_frame_from_control_on_and_stay_in_their_game(corpus: WholeGames) -> None:
     rows = corpus.draw(50_000, 9, np.random.default_rng(1))
     game = np.searchsorted(corpus.first, rows, side="right") - 1
     at = rows - corpus.first[game]

@@ -15,9 +15,9 @@ from wm_train.dynamics.exact import ExactCore
 from wm_train.dynamics.recurrent import MambaCore
 from wm_train.export import export
 from wm_train.training.checkpoint import build_model
-from wm_train.training.corpus import Corpus
 from wm_train.training.data import Windows
 from wm_train.training.losses import weighted
+from wm_train.training.whole_games import WholeGames
 
 NAMES = sorted(path.stem for path in EXPERIMENTS.glob("*.yaml"))
 CLASSIC = [name for name in NAMES if load_experiment(name).model.kind != "exact"]
@@ -40,7 +40,7 @@ def test_every_experiment_learns_from_a_batch(name: str, dataset: Dataset) -> No
     experiment = load_experiment(name)
     model = build_model(experiment)
     if isinstance(model.core, ExactCore):
-        corpus = Corpus(dataset, [0, 1])
+        corpus = WholeGames(dataset, [0, 1])
         parts = model.core.one_step(corpus.read(corpus.draw(8, 2, np.random.default_rng(0)), 2))
     else:
         windows = Windows(dataset, [0, 1], model.core.window)

@@ -29,8 +29,8 @@ from wm_train.dynamics.select import LAST_RULED_ACTION, REBIRTH_WAIT
 from wm_train.dynamics.tables import MoveTables
 from wm_train.encoding import stage_of
 from wm_train.models.own_frame import OwnFrameNetwork, RowEmbedding, vocabulary
-from wm_train.training.corpus import Unroll
 from wm_train.training.data import Batch
+from wm_train.training.whole_games import Unroll
 
 ACTIONS = FIELD["action"].classes or 0
 GROUNDS = 65

@@ -14,7 +14,7 @@ from wm_train.dynamics.candidates import REGRESSED, SIZES
 from wm_train.dynamics.exact import ExactCore
 from wm_train.dynamics.select import LAST_RULED_ACTION
 from wm_train.dynamics.step import WorldModel
-from wm_train.training.corpus import Corpus
+from wm_train.training.whole_games import WholeGames
 
 COUNTED = {"self_x_air": 1, "self_x_ground": 0}
 """Field → `airborne` of the frames on which it moves a fighter; the others count on all."""
@@ -37,7 +37,7 @@ def coverage(model: WorldModel, dataset: Dataset, games: list[int], windows: int
     core = model.core
     if not isinstance(core, ExactCore):
         raise UserError("this checkpoint's core has no candidates; name one of an exact core")
-    corpus = Corpus(dataset, games)
+    corpus = WholeGames(dataset, games)
     window = corpus.read(corpus.draw(windows, 2, np.random.default_rng(seed)), 2)
     before, truth = core.true_frames(window)
     learned = (before["action"] > LAST_RULED_ACTION) & (truth.after["action"] > LAST_RULED_ACTION)

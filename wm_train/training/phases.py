@@ -18,10 +18,10 @@ from wm_train.config import Experiment
 from wm_train.dynamics.exact import ExactCore, unrolled
 from wm_train.evaluate.quick import quick, quick_windows
 from wm_train.training.checkpoint import build_model, load_checkpoint, save_checkpoint
-from wm_train.training.corpus import Corpus, Unroll
 from wm_train.training.data import prefetch, split_games
 from wm_train.training.losses import weighted
 from wm_train.training.manifest import new_manifest
+from wm_train.training.whole_games import Unroll, WholeGames
 
 JUDGED_EVERY = 600
 """Steps between rollouts on the held-out games, which choose best.pt."""
@@ -59,7 +59,7 @@ def train_phases(
     assert isinstance(core, ExactCore)
     core.network.amp = device == "cuda" or torch.backends.cpu.get_cpu_capability() == "AVX512"
     model.to(device).train()
-    corpus = Corpus(dataset, train_games)
+    corpus = WholeGames(dataset, train_games)
     windows = quick_windows(dataset, games=held_games)
     optimiser = torch.optim.AdamW(
         model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, fused=True

@@ -41,7 +41,7 @@ class Unroll:
         return named(floats, ints) if isinstance(t, int) else named(floats.flatten(0, 1), ints.flatten(0, 1))
 
 
-class Corpus:
+class WholeGames:
     """The frames of `games` as arrays: floats (T, 2, F) float32, ints (T, 2, I) int32, controllers (T, 2, 13) float32,
     numbers (T, 2, NUMBERS) int16; `first` and `frames` say where each game lies."""
 
