@@ -40,7 +40,8 @@ class _Flat(nn.Module):
 
 
 def export(model: WorldModel, manifest: dict[str, Any], path: str | Path) -> None:
-    """Traces `model` and writes the artifact `path`, its weights in float16 (they are reckoned with in float32).
+    """Traces `model` and writes the artifact `path`, which is called as its file. Weights are stored in float16 and
+    reckoned with in float32.
 
     Raises UserError where it cannot be written.
     """
@@ -62,7 +63,7 @@ def export(model: WorldModel, manifest: dict[str, Any], path: str | Path) -> Non
             dynamic_shapes=(*program_inputs[:4], tuple(program_inputs[4:])), external_data=False, verbose=False,
         )  # fmt: skip
         graph = compact(file.read_bytes())
-    write_artifact(path, graph, metadata(model, manifest, inputs, outputs))
+    write_artifact(path, graph, {"name": Path(path).stem, **metadata(model, manifest, inputs, outputs)})
 
 
 @torch.no_grad()
@@ -97,7 +98,6 @@ def metadata(
     return {
         "format_version": FORMAT_VERSION,
         "field_table": field_table_hash(),
-        "name": manifest["experiment"]["name"],
         "carry": carry,
         "aux": aux,
         "warmup": WARMUP,
