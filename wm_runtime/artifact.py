@@ -27,7 +27,7 @@ FORMAT_VERSION = 1
 METADATA_KEY = "melee_world_model"
 _CHECKSUM_KEY = b"sha256"
 MODELS = Path(__file__).parent / "models"
-DEFAULT_MODEL = "baseline-v22"
+DEFAULT_MODEL = "faithful"
 WORLD_MODEL, POLICY = "model", "policy"
 """Kinds of artifact; a policy's metadata say `kind: policy` (see wm_runtime.policy)."""
 _OTHERWISE = {
