@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from wm_train.config import Experiment
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads spin: two test processes would only slow each other
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it, and so would its children
 
 REPLAYS = Path(__file__).parents[2] / "shared" / "replays"
 REAL_PACKS = ("val-02.slppack", "val-04.slppack")
