@@ -111,7 +111,7 @@ def test_each_loss_grows_when_its_head_says_something_else(head: str, truth: tup
 
 def test_the_minimised_loss_is_the_weighted_sum() -> None:
     parts = {name: torch.tensor(float(i)) for i, name in enumerate(SIZES)}
-    assert weighted(parts).item() == pytest.approx(sum(i * w for i, w in enumerate(WEIGHTS.values())))
+    assert weighted(parts, WEIGHTS).item() == pytest.approx(sum(i * w for i, w in enumerate(WEIGHTS.values())))
 
 
 def test_frames_in_death_and_rebirth_do_not_contribute(truth: tuple[State, State]) -> None:
@@ -123,7 +123,7 @@ def test_frames_in_death_and_rebirth_do_not_contribute(truth: tuple[State, State
         out[torch.from_numpy(mask)] = torch.randn_like(out[torch.from_numpy(mask)]) * SURE
         out.requires_grad_()
     parts = losses(outputs, of(before), of(after))
-    weighted(parts).backward()
+    weighted(parts, WEIGHTS).backward()
     assert all(part.item() < 1e-5 for part in parts.values())
     assert all(not out.grad[torch.from_numpy(mask)].any() for out in outputs.values())
 
@@ -147,4 +147,4 @@ def test_a_batch_of_dead_fighters_alone_has_no_loss(truth: tuple[State, State]) 
     for state in (before, after):
         state["action"] = 12
     outputs = {name: torch.randn(1, PLAYERS, size // PLAYERS) for name, size in SIZES.items()}
-    assert weighted(losses(outputs, of(before), of(after))).item() == 0
+    assert weighted(losses(outputs, of(before), of(after)), WEIGHTS).item() == 0

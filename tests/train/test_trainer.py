@@ -160,7 +160,7 @@ def test_an_interrupted_run_leaves_what_it_had_learned(dataset: Dataset, experim
     torch.manual_seed(experiment.training.seed)
     untrained = build_model(experiment).state_dict()
     stopped = weights(tmp_path / "final.pt")
-    assert not torch.equal(stopped["network.heads.linear.weight"], untrained["network.heads.linear.weight"])
+    assert not torch.equal(stopped["core.network.heads.linear.weight"], untrained["core.network.heads.linear.weight"])
     assert manifest_of(tmp_path)["epochs"] == []
     assert sorted(p.name for p in tmp_path.iterdir()) == ["final.pt", "manifest.json"]
 
@@ -253,7 +253,7 @@ def test_training_goes_on_from_a_checkpoint_and_says_so(dataset, experiment, run
     after, kept = load_checkpoint(tmp_path / "on" / "final.pt")
     assert manifest["started_from"]["epochs"] == kept["started_from"]["epochs"] != []
     for table in ("start", "rate", "loop_end", "loop_to"):
-        assert torch.equal(getattr(before.age, table), getattr(after.age, table))
+        assert torch.equal(getattr(before.core.age, table), getattr(after.core.age, table))
     assert torch.equal(before.core.network.encoder.mean, after.core.network.encoder.mean)
     assert not torch.equal(before.core.network.heads.linear.weight, after.core.network.heads.linear.weight)
 
