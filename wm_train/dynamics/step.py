@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from wm_runtime.schema import M_
 from wm_train.dynamics.contact import Contact
-from wm_train.dynamics.core import Carry, Core
-from wm_train.dynamics.named import named, raw
+from wm_train.dynamics.core import Carry, Core, Proposal
+from wm_train.dynamics.named import Named, named, raw
 from wm_train.dynamics.rules import Rules, match_over
 from wm_train.encoding import stage_of
 
@@ -42,8 +42,15 @@ class WorldModel(nn.Module):
         Returns the next state in the same form, the next carry and aux as listed in AUX.
         """
         before = named(floats, ints)
-        stage = stage_of(match)
         proposal = self.core(floats, ints, match, before, controllers, carry)
+        state, aux = self.settle(before, match, proposal)
+        return state, proposal.carry, aux
+
+    def settle(
+        self, before: Named, match: Tensor, proposal: Proposal
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], dict[str, Tensor]]:
+        """What the rules make of a proposal: the next state, raw, and aux."""
+        stage = stage_of(match)
         after = self.contact(before, proposal.after, stage)
         after = self.rules(before, after, stage, proposal.frames_in_action)
 
@@ -55,4 +62,4 @@ class WorldModel(nn.Module):
             "stock_lost": after["stocks"] < before["stocks"],
             "match_over": match_over(after, frame),
         }
-        return (*raw(after), next_match), proposal.carry, aux
+        return (*raw(after), next_match), aux
