@@ -7,7 +7,7 @@ import sys
 import typer
 
 from wm_runtime.errors import UserError
-from wm_tools import bench, demo, evaluate, models, replays, rollout, stream, train
+from wm_tools import bench, demo, evaluate, models, replays, rollout, run_card, runs, stream, train
 
 app = typer.Typer(
     name="mwm", help="Melee World Model: a learned simulator of Super Smash Bros. Melee.", no_args_is_help=True,
@@ -16,8 +16,9 @@ app = typer.Typer(
 app.add_typer(replays.app, name="replays")
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")
+app.add_typer(runs.app, name="runs")
 COMMANDS = (
-    demo.demo, train.train, models.export, evaluate.evaluate, rollout.rollout,
+    demo.demo, train.train, run_card.run_card, models.export, evaluate.evaluate, rollout.rollout,
     stream.serve, stream.watch, stream.fields,
 )  # fmt: skip
 for command in COMMANDS:
