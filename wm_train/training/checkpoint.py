@@ -22,6 +22,7 @@ from wm_train.dynamics.recurrent import MambaCore
 from wm_train.dynamics.step import WorldModel
 from wm_train.models.frame_stack_mlp import FrameStackMLP
 from wm_train.models.mamba2 import Mamba2Model
+from wm_train.models.own_frame import RowEmbedding
 from wm_train.models.residual_mlp import ResidualMLP
 
 LISTED = 6
@@ -113,8 +114,9 @@ def load_weights(
 
 
 def _is_learned(model: WorldModel, name: str) -> bool:
-    """A parameter; tables may take the size of what is loaded."""
-    return name in dict(model.named_parameters())
+    """A parameter of a given size; tables, and embeddings of their rows, take the size of what is loaded."""
+    owner = model.get_submodule(name.rpartition(".")[0])
+    return name in dict(model.named_parameters()) and not isinstance(owner, RowEmbedding)
 
 
 def _listed(names: list[str]) -> str:
