@@ -44,7 +44,8 @@ def experiment() -> Experiment:
     """A small model of the usual kind and 44 steps of training: it has seen a little of everything."""
     from wm_train.config import Experiment
 
-    training = {"epochs": 2, "batch_size": 128, "frames_per_epoch": 2800, "holdout": 0.25, "warmup_steps": 5}
+    training = {"epochs": 2, "batch_size": 128, "frames_per_epoch": 2800, "holdout": 0.25, "warmup_steps": 5,
+                "rollouts": 48}
     return Experiment(name="tiny", model={"trunk": (64, 32)}, training={**training, "learning_rate": 3e-3})
 
 

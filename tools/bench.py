@@ -40,6 +40,37 @@ def replays(
 
 
 @app.command()
+def train(
+    dataset: Annotated[Path, typer.Option(help="Dataset whose windows are learned from.")],
+    config: Annotated[str, typer.Option(help="Experiment: a YAML file, or the name of one.")] = "baseline-v22",
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Any setting: training.amp=off.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each measurement.")] = 30,
+    rounds: Annotated[int, typer.Option(min=1, help="Measurements, of which the best counts.")] = 3,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Frames a second of training, and whether the data keep up with the model."""
+    from wm_train.config import load_experiment, parse_changes
+    from wm_train.training.bench import bench_train
+    from wm_train.training.device import device_lock, find_device
+
+    where = find_device(device)
+    with device_lock(where):
+        found = bench_train(load_experiment(config, parse_changes(set_ or [])), dataset, where, steps, rounds)
+    if json:
+        print(json_.dumps(found, indent=1))
+        return
+    size = f"{found['parameters']:,} parameters, batches of {found['batch_size']:,}"
+    print(f"{found['experiment']} on {found['device']}, {found['amp']}: {size}")
+    print(f"one-step target frames/s    {found['one_step_frames_per_second']:10,.0f}")
+    for length, speed in found["unrolled_frames_per_second"].items():
+        print(f"unrolled {length:2d}, frames/s       {speed:10,.0f}")
+    for name, share in found["busy"].items():
+        print(f"model busy, data in {name:4s}    {share:10.1%}")
+    print(f"a step / sampling its batch {found['sampling_ratio']:10.1f}")
+
+
+@app.command()
 def ssd(
     batch: Annotated[int, typer.Option(min=1, help="Sequences.")] = 4,
     rounds: Annotated[int, typer.Option(min=1, help="The fastest of so many counts.")] = 3,
@@ -65,7 +96,7 @@ def ssd(
 
 
 @app.command()
-def train(
+def causal(
     targets: Annotated[int, typer.Option(min=64, help="Target frames of a training step.")] = 512,
     rounds: Annotated[int, typer.Option(min=1, help="The fastest of so many counts.")] = 3,
     device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",

@@ -14,7 +14,7 @@ app = typer.Typer(help="The models that ship, and any artifact.", no_args_is_hel
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="best.pt or final.pt of a run.")],
+    checkpoint: Annotated[Path, typer.Argument(help="best.pt or last.pt of a run.")],
     out: Annotated[Path, typer.Option(help="Artifact to write, FILE.onnx.")],
 ) -> None:
     """Turn a checkpoint into an artifact: the whole step as one ONNX graph."""

@@ -11,16 +11,15 @@ if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
 
 
-def progress_bar(*columns: str | ProgressColumn) -> Progress:
-    """A rich Progress (a context manager): what, how far, time spent and left; or `columns`."""
+def progress_bar(*columns: str | ProgressColumn, usual: bool = False) -> Progress:
+    """A rich Progress (a context manager): what, how far, time spent and left; or `columns`, or (`usual`) both."""
     from rich import progress as bars
     from rich.console import Console
 
-    usual = ("{task.description}", bars.BarColumn(), bars.MofNCompleteColumn(), bars.TimeElapsedColumn(),
-             bars.TimeRemainingColumn())  # fmt: skip
-    return bars.Progress(
-        *(columns or usual), console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
-    )
+    common = ("{task.description}", bars.BarColumn(), bars.MofNCompleteColumn(), bars.TimeElapsedColumn(),
+              bars.TimeRemainingColumn())  # fmt: skip
+    shown = (*common, *columns) if usual or not columns else columns
+    return bars.Progress(*shown, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
 
 
 @contextmanager

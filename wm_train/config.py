@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal, get_args
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -65,10 +67,6 @@ class ModelConfig(_Strict):
                 )
         return self
 
-    @property
-    def encoding_config(self) -> EncodingConfig:
-        return self.encoding
-
 
 class ExactConfig(_Strict):
     """Own-frame network with candidates: width of its trunk and later stages, residual blocks before the action is
@@ -92,23 +90,74 @@ class Phase(_Strict):
 KINDS = tuple(kind for model in (ModelConfig, ExactConfig) for kind in get_args(model.model_fields["kind"].annotation))
 
 
+class ScheduledSampling(_Strict):
+    """Noise on the newest frames of a stack: inputs as uncertain as a model's own frames, labels of the true game."""
+
+    rate: float = Field(default=0.30, gt=0, le=1)
+    """Share of windows that are disturbed."""
+    noise: float = Field(default=0.10, gt=0)
+    """Standard deviation, in units of encoded inputs (encoding.SCALES)."""
+    frames: int = Field(default=3, ge=1)
+    annealing_epochs: int = Field(default=3, ge=0)
+    """Epochs in which rate and noise rise from nothing; the first is clean."""
+
+
+class Unroll(_Strict):
+    """Training on the model's own frames: hard choices fed back, labels of the true game."""
+
+    share: float = Field(default=0.5, gt=0, le=1)
+    """Of the batches."""
+    lengths: tuple[Annotated[int, Field(ge=1, le=512)], ...] = Field(default=(4, 8, 16), min_length=1)
+    """Targets of a window; the run is divided evenly among them, in this order."""
+
+
+class Wandb(_Strict):
+    enabled: bool = True
+    """Only where the package is installed; offline where no key is known."""
+    project: str = "melee-world-model"
+    entity: str | None = None
+
+
 class TrainingConfig(_Strict):
     phases: tuple[Phase, ...] = ()
     """Of the exact core, which is trained in these instead of epochs."""
-    compile: bool = False
-    """Compile the steps of training (minutes before the first one)."""
     epochs: int = Field(default=4, ge=1)
     frames_per_epoch: int | None = Field(default=None, ge=1)
-    """Target frames an epoch draws; all of them when absent."""
+    """Windows an epoch draws; all of them when absent."""
     batch_size: int = Field(default=1024, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
     warmup_steps: int = Field(default=200, ge=0)
     gradient_clip: float = Field(default=1.0, gt=0)
+    amp: Literal["auto", "bf16", "off"] = "auto"
+    """Half precision of a network's products; features and positions stay float32. auto: where the device has it."""
+    compile: bool = False
+    """torch.compile of the network, or of the exact core's steps (minutes before the first one)."""
+    scheduled_sampling: ScheduledSampling | None = None
+    unroll: Unroll | None = None
+    data: Literal["auto", "device", "ram", "streaming"] = "auto"
+    """Where frames are kept. auto: the first of these that they fit into."""
+    buffer_size: int = Field(default=262_144, ge=1)
+    """Windows in the shuffle buffer when streaming."""
     holdout: float = Field(default=0.02, gt=0, lt=0.5)
     """Share of the dataset's games, by content, that choose `best.pt` and are not trained on."""
+    rollouts: int = Field(default=512, ge=1)
+    """Windows of those games that are rolled out after every epoch."""
     max_games: int | None = Field(default=None, ge=2)
     seed: int = 0
+    log_interval: int = Field(default=100, ge=1)
+    """Steps between rows of metrics.jsonl."""
+    save_minutes: float = Field(default=10.0, gt=0)
+    """Time between checkpoints within an epoch."""
+    wandb: Wandb = Wandb()
+
+    @model_validator(mode="after")
+    def _possible(self) -> TrainingConfig:
+        if self.unroll and list(self.unroll.lengths) != sorted(set(self.unroll.lengths)):
+            raise ValueError("unroll.lengths must rise")
+        if self.scheduled_sampling and self.scheduled_sampling.annealing_epochs >= self.epochs:
+            raise ValueError("scheduled_sampling.annealing_epochs must be fewer than epochs")
+        return self
 
 
 class Experiment(_Strict):
@@ -128,8 +177,11 @@ class Experiment(_Strict):
         return value
 
 
-def load_experiment(name_or_path: str | Path) -> Experiment:
-    """An experiment by path, or by name among those shipped. The file's name is the experiment's. Raises UserError."""
+def load_experiment(name_or_path: str | Path, changes: Mapping[str, Any] = MappingProxyType({})) -> Experiment:
+    """An experiment by path, or by name among those shipped. The file's name is the experiment's. Raises UserError.
+
+    `changes`: values that replace the file's, by dotted name (training.learning_rate).
+    """
     path = Path(name_or_path)
     if not path.exists() and path.suffix != ".yaml":
         path = EXPERIMENTS / f"{path.name}.yaml"
@@ -142,8 +194,11 @@ def load_experiment(name_or_path: str | Path) -> Experiment:
         raise UserError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: holds no settings; see wm_train/experiments for examples")
+    values = {"name": path.stem, **values}
+    for name, value in changes.items():
+        _put(values, name.split("."), value)
     try:
-        return Experiment.model_validate({"name": path.stem, **values})
+        return Experiment.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         where = [str(part) for part in first["loc"]]
@@ -151,3 +206,25 @@ def load_experiment(name_or_path: str | Path) -> Experiment:
             del where[1:2]
         reason = first["msg"].removeprefix("Value error, ")
         raise UserError(f"{path}: {'.'.join(where)}: {reason}") from None
+
+
+def parse_changes(settings: Sequence[str]) -> dict[str, Any]:
+    """["training.unroll.lengths=[2, 4]", …] → {"training.unroll.lengths": [2, 4], …}. Raises UserError."""
+    changes = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        try:
+            changes[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            equals = ""
+        if not equals or not name.strip():
+            raise UserError(f"{setting!r}: not a setting; write one as training.learning_rate=1e-3")
+    return changes
+
+
+def _put(values: dict[str, Any], keys: list[str], value: object) -> None:
+    for key in keys[:-1]:
+        if not isinstance(values.get(key), dict):
+            values[key] = {}
+        values = values[key]
+    values[keys[-1]] = value

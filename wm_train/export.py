@@ -82,9 +82,9 @@ def example_inputs(model: WorldModel, matches: int) -> tuple[Tensor, ...]:
     return (*state, torch.zeros(matches, PLAYERS, len(CONTROL_NAMES)), *zero_carry(model, matches).values())
 
 
-def zero_carry(model: WorldModel, matches: int) -> dict[str, Tensor]:
+def zero_carry(model: WorldModel, matches: int, device: torch.device | None = None) -> dict[str, Tensor]:
     """The carry of matches of which nothing is remembered."""
-    return zeros(model.carry_layout, matches)
+    return zeros(model.carry_layout, matches, device)
 
 
 def metadata(

@@ -19,8 +19,9 @@ from wm_train.dynamics.step import WorldModel
 from wm_train.encoding import PRESETS
 from wm_train.export import zero_carry
 from wm_train.training.checkpoint import build_model
-from wm_train.training.data import Batch, Windows
+from wm_train.training.data import Windows
 from wm_train.training.losses import losses, weighted
+from wm_train.training.records import Batch
 
 MAMBA = {"kind": "mamba2", "mamba2": {"d_model": 32, "d_state": 8, "headdim": 16, "chunk_size": 4}}
 MODELS = {

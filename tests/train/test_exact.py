@@ -168,7 +168,7 @@ def trained(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_training_writes_its_weights_figures_and_manifest(trained: Path) -> None:
     rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["step"] == 16
-    assert set(rows[-1]["held_out"]) >= {"RC@20", "exact@20", "change_acc"}
+    assert set(rows[-1]["figures"]) >= {"RC@20", "exact@20", "change_acc"}
     manifest = json.loads((trained / "manifest.json").read_text())
     assert manifest["experiment"]["model"]["kind"] == "exact"
     assert {path.name for path in trained.glob("*.pt")} == {"best.pt", "last.pt", "final.pt"}

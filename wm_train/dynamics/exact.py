@@ -29,7 +29,7 @@ from wm_train.dynamics.select import LAST_RULED_ACTION, REBIRTH_WAIT
 from wm_train.dynamics.tables import MoveTables
 from wm_train.encoding import stage_of
 from wm_train.models.own_frame import OwnFrameNetwork, RowEmbedding, vocabulary
-from wm_train.training.data import Batch
+from wm_train.training.records import Batch
 from wm_train.training.whole_games import Unroll
 
 ACTIONS = FIELD["action"].classes or 0
@@ -95,6 +95,7 @@ class ExactCore(Core):
 
     predicted = tuple(name for name, field in FIELD.items() if field.role == "state" and name != "stocks")
     weights = MappingProxyType(WEIGHTS)
+    network: OwnFrameNetwork
 
     def __init__(self, config: ExactConfig) -> None:
         super().__init__()

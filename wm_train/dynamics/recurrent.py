@@ -12,8 +12,8 @@ from wm_train.dynamics.select import select
 from wm_train.dynamics.stack import RECENT, frames_in_action, recent
 from wm_train.encoding import stage_of
 from wm_train.models.mamba2 import Mamba2Model
-from wm_train.training.data import Batch
 from wm_train.training.losses import losses
+from wm_train.training.records import Batch
 
 
 class MambaCore(HeadsCore):
@@ -28,6 +28,7 @@ class MambaCore(HeadsCore):
     def __init__(self, network: Mamba2Model, causal: bool = True):
         super().__init__(network)
         self.causal = causal
+        self.targets = self.config.frames if causal else 1
 
     @property
     def carry_layout(self) -> dict[str, tuple[tuple[int, ...], str]]:

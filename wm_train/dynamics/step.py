@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from wm_runtime.schema import M_
 from wm_train.dynamics.contact import Contact
-from wm_train.dynamics.core import Carry, Core
+from wm_train.dynamics.core import Carry, Core, Proposal
 from wm_train.dynamics.named import Named, named, raw
 from wm_train.dynamics.rules import Rules, match_over
 from wm_train.encoding import stage_of
@@ -43,6 +43,18 @@ class WorldModel(nn.Module):
         """
         before = named(floats, ints)
         proposal = self.core(floats, ints, match, before, controllers, carry)
+        state, aux = self.finish(before, match, proposal)
+        return state, proposal.carry, aux
+
+    def settle(self, before: Named, proposed: Named, match: Tensor, frames_in_action: Tensor) -> Named:
+        """State, proposal, match, frames that the present action has lasted → the next state: contact and rules."""
+        stage = stage_of(match)
+        return self.rules(before, self.contact(before, proposed, stage), stage, frames_in_action)
+
+    def finish(
+        self, before: Named, match: Tensor, proposal: Proposal
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], dict[str, Tensor]]:
+        """What becomes of a proposal: the next state as contact and rules leave it, raw, and aux."""
         after = self.settle(before, proposal.after, match, proposal.frames_in_action)
 
         frame = match[..., M_["frame"]] + 1
@@ -53,9 +65,4 @@ class WorldModel(nn.Module):
             "stock_lost": after["stocks"] < before["stocks"],
             "match_over": match_over(after, frame),
         }
-        return (*raw(after), next_match), proposal.carry, aux
-
-    def settle(self, before: Named, proposed: Named, match: Tensor, frames_in_action: Tensor) -> Named:
-        """State, proposal, match, frames that the present action has lasted → the next state: contact and rules."""
-        stage = stage_of(match)
-        return self.rules(before, self.contact(before, proposed, stage), stage, frames_in_action)
+        return (*raw(after), next_match), aux

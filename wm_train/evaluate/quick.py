@@ -29,7 +29,7 @@ SPARE = 1.4
 class Matches:
     """N matches of a model in memory; rollout.Steps."""
 
-    def __init__(self, model: WorldModel, num_matches: int, device: str = "cpu"):
+    def __init__(self, model: WorldModel, num_matches: int, device: torch.device | str = "cpu"):
         self.model, self.device = model, torch.device(device)
         self.state = State.zeros(num_matches)
         self._carry = zero_carry(model, num_matches)
@@ -37,7 +37,7 @@ class Matches:
     def reset(self, start: Start) -> None:
         """Begins every match at the present frame of its start, with nothing remembered of frames before it."""
         self.state = start.at(-1)
-        self._carry = {name: array.to(self.device) for name, array in zero_carry(self.model, len(start)).items()}
+        self._carry = zero_carry(self.model, len(start), self.device)
 
     @torch.no_grad()
     def step(self, controllers: np.ndarray) -> None:
@@ -58,7 +58,7 @@ def quick_windows(
     return window.select(np.sort(np.random.default_rng(seed).permutation(alive)[:count]))
 
 
-def quick(model: WorldModel, windows: Window, device: str = "cpu") -> dict[str, float]:
+def quick(model: WorldModel, windows: Window, device: torch.device | str = "cpu") -> dict[str, float]:
     """Every headline figure (figures.HEADLINE) of a model on `device` over these windows; NaN where none was counted.
 
     The model is run in evaluation mode and left in the mode that it was in.

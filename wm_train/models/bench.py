@@ -14,8 +14,8 @@ from wm_runtime.schema import CONTROL_NAMES, FLOAT_FIELDS, I_, INT_FIELDS, MATCH
 from wm_train.dynamics.recurrent import MambaCore
 from wm_train.encoding import PRESETS
 from wm_train.models.mamba2 import Mamba2, Mamba2Model, Mamba2Sizes
-from wm_train.training.data import Batch
 from wm_train.training.losses import weighted
+from wm_train.training.records import Batch
 
 LENGTHS = (10, 60, 256)
 STACK, SEQUENCE = 10, 64

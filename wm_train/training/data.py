@@ -1,11 +1,10 @@
-"""Batches of windows straight from the memory-mapped dataset; encoding is left to the device."""
+"""Windows of true frames, drawn in random order; they are decoded on the device and encoded by the model."""
 
 from __future__ import annotations
 
 import queue
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -16,19 +15,12 @@ from wm_runtime.errors import UserError
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.replays.split import split
 from wm_runtime.schema import FIRST_FRAME
+from wm_train.training.corpus import Corpus, Mapped
+from wm_train.training.records import Batch, Stored
 
+__all__ = ["Batch", "Stored", "Windows", "prefetch", "split_games"]
 
-@dataclass
-class Batch:
-    """B windows of L raw frames: floats (B, L, 2, F), ints (B, L, 2, I), match (B, L, M), controllers (B, L, 2, 13)."""
-
-    floats: Tensor
-    ints: Tensor
-    match: Tensor
-    controllers: Tensor
-
-    def to(self, device: torch.device) -> Batch:
-        return Batch(*(t.to(device, non_blocking=True) for t in vars(self).values()))
+T = TypeVar("T")
 
 
 def split_games(dataset: Dataset, holdout: float, max_games: int | None) -> tuple[list[int], list[int]]:
@@ -48,50 +40,59 @@ def split_games(dataset: Dataset, holdout: float, max_games: int | None) -> tupl
 
 
 class Windows:
-    """Every window of `length` frames in `games` whose target, the last frame, is frame 0 or later."""
+    """Every window of `length` frames in `games` whose target, the last frame, is frame 0 or later.
 
-    def __init__(self, dataset: Dataset, games: list[int], length: int):
-        self.dataset, self.length = dataset, length
+    `steps` − 1 further targets may be asked for after it; a window that would then run past the end of its game begins
+    earlier. Games too short for `steps` targets have no windows. Numbers are (B,) int64, tensors on the corpus's
+    device or arrays.
+    """
+
+    def __init__(
+        self, dataset: Dataset, games: list[int], length: int, corpus: Corpus | None = None, steps: int = 1
+    ):
+        self.dataset, self.length, self.corpus = dataset, length, corpus or Mapped(dataset)
         self.games = np.asarray(games)
-        first_start = -FIRST_FRAME - (length - 1)
-        self._counts = np.maximum(dataset.frames[self.games] - (first_start + length - 1), 0)
-        self._first_start = first_start
-        self._ends = np.cumsum(self._counts)
-        if len(self) == 0:
+        frames = dataset.frames[self.games]
+        self._first_start = -FIRST_FRAME - (length - 1)
+        counts = np.maximum(frames + FIRST_FRAME, 0)
+        counts[frames + FIRST_FRAME < steps] = 0
+        self._total = int(counts.sum())
+        if self._total == 0:
             raise UserError(f"{dataset.path}: no game has a frame after control begins; build a dataset of whole games")
+        first = np.asarray(dataset.column("first_frame"))[self.games]
+        tables = (self.games, np.cumsum(counts), counts, frames, first, dataset.stage[self.games])
+        self._games, self._ends, self._counts, self._frames, self._first, self._stage = (
+            torch.as_tensor(table.astype(np.int64), device=self.corpus.device) for table in tables
+        )
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return self._total
 
-    def read(self, index: np.ndarray) -> Batch:
-        """Windows number `index` (B,)."""
-        state, controllers = self.dataset.windows(*self._places(index), self.length)
-        arrays = (state.floats, state.ints, state.match, controllers)
-        return Batch(*(torch.from_numpy(a).unflatten(0, (len(index), self.length)) for a in arrays))
+    def read(self, index: Tensor | np.ndarray, steps: int = 1) -> Batch:
+        """Windows number `index` (B,), of `steps` targets, as raw values on the corpus's device."""
+        return self.stored(index, steps).decode()
 
-    def announce(self, index: np.ndarray) -> None:
+    def stored(self, index: Tensor | np.ndarray, steps: int = 1) -> Stored:
+        """The same as they are stored."""
+        which, start = self._places(index, steps)
+        records = self.corpus.windows(self._games[which], start, self.length + steps - 1)
+        return Stored(records, start + self._first[which], self._stage[which])
+
+    def game_of(self, index: np.ndarray) -> np.ndarray:
+        """Which of `games` each window is of, (B,)."""
+        return np.searchsorted(self._ends.cpu().numpy(), index, side="right")
+
+    def announce(self, index: Tensor | np.ndarray, steps: int = 1) -> None:
         """Has the system fetch windows that will be read soon."""
-        self.dataset.announce(*self._places(index), self.length)
+        which, start = self._places(index, steps)
+        self.corpus.announce(self._games[which], start, self.length + steps - 1)
 
-    def _places(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(games, first rows) of windows number `index`."""
-        which = np.searchsorted(self._ends, index, side="right")
-        return self.games[which], index - (self._ends[which] - self._counts[which]) + self._first_start
-
-    def epoch(self, batch_size: int, frames: int | None, rng: np.random.Generator) -> Iterator[Batch]:
-        """Batches in random order without replacement, `frames` windows in all (default: each once)."""
-        total = min(frames or len(self), len(self))
-        order = rng.permutation(len(self))[:total]
-        yield from prefetch(self._read_ahead([order[i : i + batch_size] for i in range(0, total, batch_size)]))
-
-    def _read_ahead(self, indices: list[np.ndarray]) -> Iterator[Batch]:
-        for index, following in zip(indices, [*indices[1:], None], strict=True):
-            if following is not None:
-                self.announce(following)
-            yield self.read(index)
-
-
-T = TypeVar("T")
+    def _places(self, index: Tensor | np.ndarray, steps: int) -> tuple[Tensor, Tensor]:
+        """(which of the games, first row in it) of windows number `index`."""
+        number = torch.as_tensor(index, device=self.corpus.device).contiguous()
+        which = torch.searchsorted(self._ends, number, right=True)
+        start = number - (self._ends[which] - self._counts[which]) + self._first_start
+        return which, torch.minimum(start, self._frames[which] - (self.length + steps - 1))
 
 
 def prefetch(batches: Iterator[T], depth: int = 4) -> Iterator[T]:

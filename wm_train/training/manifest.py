@@ -31,20 +31,22 @@ def new_manifest(experiment: Experiment, dataset: Dataset, train: list[int], hel
             "frames": int(dataset.frames[train].sum()),
             "md5": used,
             "held_out_md5": [md5[g] for g in held_out],
+            "dataset": str(dataset.path),
         },
         "machine": {
             "device": device,
-            "processor": _processor(),
+            "processor": processor(),
             "cores": torch.get_num_threads(),
             "system": platform.platform(),
         },
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "epochs": [],
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -52,7 +54,7 @@ def _processor() -> str:
         return platform.processor()
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
     """The commit of the source tree, with `+` if it has changes; None outside a checkout."""
     here = Path(__file__).parent
 

@@ -17,6 +17,7 @@ from wm_runtime.replays.dataset import Dataset, write_text
 from wm_train.config import Experiment
 from wm_train.dynamics.exact import ExactCore, unrolled
 from wm_train.evaluate.quick import quick, quick_windows
+from wm_train.training.begin import check_possible
 from wm_train.training.checkpoint import build_model, load_checkpoint, save_checkpoint
 from wm_train.training.data import prefetch, split_games
 from wm_train.training.losses import weighted
@@ -40,7 +41,7 @@ def train_phases(
     `start_from` is a checkpoint to begin with. Ctrl-C saves `last.pt` and raises KeyboardInterrupt. Raises UserError
     for data that cannot be trained on and for a loss that is not finite.
     """
-    settings = experiment.training
+    settings, where = experiment.training, torch.device(device)
     if not settings.phases:
         raise UserError(f"{experiment.name}: training.phases is empty; the exact core is trained in phases")
     torch.manual_seed(settings.seed)
@@ -55,10 +56,11 @@ def train_phases(
     else:
         model, earlier = load_checkpoint(start_from)
         manifest["started_from"] = earlier
+    check_possible(experiment, model)
     core = model.core
     assert isinstance(core, ExactCore)
-    core.network.amp = device == "cuda" or torch.backends.cpu.get_cpu_capability() == "AVX512"
-    model.to(device).train()
+    core.network.amp = where.type == "cuda" or torch.backends.cpu.get_cpu_capability() == "AVX512"
+    model.to(where).train()
     corpus = WholeGames(dataset, train_games)
     windows = quick_windows(dataset, games=held_games)
     optimiser = torch.optim.AdamW(
@@ -78,9 +80,11 @@ def train_phases(
             yield corpus.read(corpus.draw(phase.batch_size, length, rng), length)
 
     sums: dict[str, float] = {}
+    outcome = "stopped"
     started = time.perf_counter()
     try:
         for step, window in enumerate(prefetch(batches(), depth=2), start=1):
+            window = window.to(where)
             parts = one_step(window) if len(window) == 2 else unrolled(window, core, roll, model.settle)
             loss = weighted(parts, core.weights)
             if not torch.isfinite(loss):
@@ -100,9 +104,10 @@ def train_phases(
                 row = {name: total / LOGGED_EVERY for name, total in sums.items()}
                 sums = {}
             if step % JUDGED_EVERY == 0 or step == len(phases):
-                row["held_out"] = judged = quick(model, windows, device)
+                row["figures"] = judged = quick(model, windows, device)
                 if judged["RC@20"] < best:
                     best = judged["RC@20"]
+                    manifest["best"] = {"step": step, **judged}
                     save_checkpoint(out / "best.pt", model, {**manifest, "step": step})
             if row:
                 elapsed = round(time.perf_counter() - started, 1)
@@ -113,7 +118,12 @@ def train_phases(
             if time.monotonic() - saved > SAVED_EVERY:
                 saved = time.monotonic()
                 save_checkpoint(out / "last.pt", model, {**manifest, "step": step})
+        outcome = "finished"
+    except KeyboardInterrupt:
+        outcome = "interrupted"
+        raise
     finally:
+        manifest["status"] = outcome
         save_checkpoint(out / "last.pt", model, manifest)
         write_text(out / "manifest.json", json.dumps(manifest, indent=1))
     save_checkpoint(out / "final.pt", model, manifest)

@@ -35,6 +35,13 @@ class Unroll:
     def __len__(self) -> int:
         return len(self.floats)
 
+    def to(self, device: torch.device) -> Unroll:
+        floats, ints, match, controllers = (
+            values.to(device, non_blocking=True) for values in (self.floats, self.ints, self.match, self.controllers)
+        )
+        carry = {name: value.to(device, non_blocking=True) for name, value in self.carry.items()}
+        return Unroll(floats, ints, match, controllers, carry)
+
     def state(self, t: int | slice) -> Named:
         """A frame, or several as one batch."""
         floats, ints = self.floats[t], self.ints[t]

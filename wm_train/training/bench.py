@@ -1,0 +1,57 @@
+"""How fast training is, and whether its data keep up: ratios within one run, best of several rounds taken in turn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wm_runtime.replays.dataset import Dataset
+from wm_train.config import Experiment
+from wm_train.training.begin import check_epochs
+from wm_train.training.checkpoint import build_model
+from wm_train.training.corpus import Corpus, Mapped, Resident
+from wm_train.training.data import Windows
+from wm_train.training.trial import Trial
+
+UNROLLED = (4, 8, 16)
+"""Lengths of unrolled windows that are timed."""
+
+
+def bench_train(experiment: Experiment, dataset: Path, device: torch.device, steps: int, rounds: int) -> dict[str, Any]:
+    """Target frames a second; `busy`: the share of a step's time that is left to the model when its batches are drawn
+    from RAM, or from disk; `sampling_ratio`: seconds of a step over seconds of drawing its batch on the device."""
+    check_epochs(experiment)
+    data = Dataset(dataset)
+    games = list(range(min(len(data), experiment.training.max_games or len(data))))
+    model = build_model(experiment)
+    core, size = model.core, experiment.training.batch_size
+    unrolled = UNROLLED if core.unrolls else ()
+    trial = Trial(experiment, model, Windows(data, games, core.window, steps=max(unrolled, default=1)), device)
+    memory: dict[str, Corpus] = {"ram": Resident(data, games, torch.device("cpu")), "disk": Mapped(data)}
+    on_device = memory["ram"] if device.type == "cpu" else Resident(data, games, device)
+    best: dict[str, float] = {}
+
+    def keep(name: str, seconds: float) -> None:
+        best[name] = min(best.get(name, seconds), seconds)
+
+    for _ in range(rounds):
+        keep("alone", trial.alone(steps))
+        for name, corpus in memory.items():
+            keep(name, trial.loaded(steps, corpus=corpus))
+        keep("sampling", trial.sampling(steps, on_device))
+    for targets in unrolled:
+        keep(f"unrolled_{targets}", trial.alone(max(1, steps // targets), targets))
+    return {
+        "experiment": experiment.name,
+        "device": str(device),
+        "amp": str(core.amp or torch.float32),
+        "batch_size": size,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "seconds_a_step": best,
+        "one_step_frames_per_second": size * core.targets / best["ram"],
+        "unrolled_frames_per_second": {n: size * n / best[f"unrolled_{n}"] for n in unrolled},
+        "busy": {name: best["alone"] / best[name] for name in memory},
+        "sampling_ratio": best["alone"] / best["sampling"],
+    }
