@@ -66,7 +66,8 @@ def train(
     for length, speed in found["unrolled_frames_per_second"].items():
         print(f"unrolled {length:2d}, frames/s       {speed:10,.0f}")
     for name, share in found["busy"].items():
-        print(f"model busy, data in {name:4s}    {share:10.1%}")
+        kept_up = found["kept_up"][name]
+        print(f"model busy, data in {name:4s}    {share:10.1%}, a step alone / with its data {kept_up:.1%}")
     print(f"a step / sampling its batch {found['sampling_ratio']:10.1f}")
 
 

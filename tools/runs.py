@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,8 @@ import typer
 if TYPE_CHECKING:
     from wm_train.training.runs import RunRecord
 
+WIDTH = 240
+"""Columns of a table in a pipe."""
 app = typer.Typer(help="Training runs: their manifests and metrics.", no_args_is_help=True)
 SaveDir = Annotated[Path, typer.Option("--save-dir", help="Folder of the runs.")]
 Names = Annotated[list[str], typer.Argument(help="Runs: folders, or names below SAVE_DIR.")]
@@ -105,7 +108,7 @@ def _print(columns: list[str], rows: list[list[Any]]) -> None:
     table = Table(*columns, box=SIMPLE)
     for row in rows:
         table.add_row(*map(_text, row))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
 
 
 def _text(value: Any) -> str:

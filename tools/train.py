@@ -14,7 +14,6 @@ from wm_tools.progress import progress_bar
 if TYPE_CHECKING:
     from wm_runtime.replays.dataset import Dataset
     from wm_train.config import Experiment
-    from wm_train.training.trainer import Watch
 
 
 def train(
@@ -81,6 +80,7 @@ def _train(experiment: Experiment, data: Dataset, folder: Path, options: dict[st
     from rich.progress import TextColumn
 
     from wm_train.config import ExactConfig
+    from wm_train.training.trainer import Watch
     from wm_train.training.trainer import train as run
 
     if isinstance(experiment.model, ExactConfig):
@@ -93,16 +93,19 @@ def _train(experiment: Experiment, data: Dataset, folder: Path, options: dict[st
         def say(text: str) -> None:
             progress.console.print(text, highlight=False) if not progress.disable else print(text, flush=True)
 
-        def on_row(row: dict[str, Any], steps: list[int]) -> None:
+        def on_step(step: int, steps: int, loss: float) -> None:
+            progress.update(task, completed=step, total=steps, loss=loss)
+
+        def on_row(row: dict[str, Any]) -> None:
             if "figures" in row:
                 say(_epoch_line(experiment.name, row))
                 return
             progress.update(task, speed=f"{row['frames_per_second']:,}")
             if verbose or progress.disable:
-                say(_step_line(row, steps[0], verbose))
+                say(_step_line(row, verbose))
 
         try:
-            manifest = run(experiment, data, folder, watch=_watch(progress, task, say, on_row), **options)
+            manifest = run(experiment, data, folder, watch=Watch(on_step, on_row, say), **options)
         except KeyboardInterrupt:
             say(f"saved {folder}/last.pt; go on with --resume")
             raise
@@ -132,18 +135,6 @@ def _train_phases(
     print(f"wrote {folder}/best.pt, last.pt, final.pt and manifest.json")
 
 
-def _watch(progress: Any, task: Any, say: Any, on_row: Any) -> Watch:
-    from wm_train.training.trainer import Watch
-
-    steps = [0]
-
-    def on_step(step: int, total: int, loss: float) -> None:
-        steps[0] = total
-        progress.update(task, completed=step, total=total, loss=loss)
-
-    return Watch(step=on_step, row=lambda row: on_row(row, steps), note=say)
-
-
 def _epoch_line(name: str, row: dict[str, Any]) -> str:
     figures = row["figures"]
     return (
@@ -153,10 +144,10 @@ def _epoch_line(name: str, row: dict[str, Any]) -> str:
     )
 
 
-def _step_line(row: dict[str, Any], steps: int, verbose: bool) -> str:
+def _step_line(row: dict[str, Any], verbose: bool) -> str:
     kind = f", unrolled {row['targets']}" if row["targets"] > 1 else ""
-    line = f"step {row['step']} of {steps}{kind}, loss {row['loss']:.4f}, {row['frames_per_second']:,} frames/s"
+    line = f"step {row['step']} of {row['steps']}{kind}, loss {row['loss']:.4f}, {row['frames_per_second']:,} frames/s"
     if not verbose:
         return line
-    known = ("step", "epoch", "targets", "loss", "frames_per_second")
+    known = ("step", "steps", "epoch", "targets", "loss", "frames_per_second")
     return line + ": " + ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name not in known)

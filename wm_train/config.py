@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from wm_runtime.errors import UserError
 from wm_runtime.schema import FIRST_FRAME
@@ -129,7 +129,7 @@ class TrainingConfig(_Strict):
     weight_decay: float = Field(default=0.01, ge=0)
     warmup_steps: int = Field(default=200, ge=0)
     gradient_clip: float = Field(default=1.0, gt=0)
-    amp: Literal["auto", "bf16", "off"] = "auto"
+    amp: Annotated[Literal["auto", "bf16", "off"], BeforeValidator(lambda v: "off" if v is False else v)] = "auto"
     """Half precision of a network's products; features and positions stay float32. auto: where the device has it."""
     compile: bool = False
     """torch.compile of the network, or of the exact core's steps (minutes before the first one)."""

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from synthetic import synthetic_game, write_corpus
@@ -49,7 +50,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "empty").mkdir()
     (place / "file").write_text("in the way")
 
-    for name in ("data", "other-table", "cut-index"):
+    for name in ("data", "other-table", "cut-index", "no-stage"):
         with DatasetWriter(place / name) as writer:
             for seed in range(4):
                 game = synthetic_game(seed, 140)
@@ -59,6 +60,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "other-table" / "dataset.json").write_text(json.dumps({**meta, "field_table": "0123456789abcdef"}))
     index = (place / "cut-index" / "index.arrow").read_bytes()
     (place / "cut-index" / "index.arrow").write_bytes(index[:-100])
+    table = pa.ipc.open_file(place / "no-stage" / "index.arrow").read_all().drop_columns(["stage"])
+    with pa.ipc.new_file(place / "no-stage" / "index.arrow", table.schema) as writer:
+        writer.write_table(table)
 
     write_artifact(place / "tiny.onnx", b"no graph, but that is not read here", ARTIFACT)
     sound = (place / "tiny.onnx").read_bytes()
@@ -126,6 +130,7 @@ BAD = {
     "a dataset of another field table": (("replays", "info", "other-table"), "other-table: field table 0123456789abc"),
     "a missing dataset": (("replays", "info", "nowhere"), "nowhere: no dataset here"),
     "a file as dataset": (("replays", "info", "file"), "file: no dataset here"),
+    "an index without a field": (("replays", "info", "no-stage"), "no-stage/index.arrow: lacks stage; build the data"),
     "a truncated index": (("replays", "info", "cut-index"), "cut-index/index.arrow: damaged"),
     "a missing model": (("models", "info", "nowhere.onnx"), "nowhere.onnx: no such model"),
     "a damaged model": (("models", "info", "damaged.onnx"), "damaged.onnx: damaged"),

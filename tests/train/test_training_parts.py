@@ -46,6 +46,8 @@ def test_any_setting_can_be_changed_by_its_dotted_name() -> None:
     assert experiment.model.trunk == (8, 4)
     assert experiment.training.unroll is not None
     assert experiment.training.unroll.lengths == (2, 3)
+    off = load_experiment("baseline-v22", parse_changes(["training.amp=off"]))  # which YAML reads as false
+    assert off.training.amp == "off"
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,9 @@ class Dataset:
         self.path = Path(path)
         _check_format(self.path)
         self._index = _read_batch(self.path / "index.arrow")
+        missing = [name for name in _INDEX_SCHEMA.names if name not in self._index.schema.names]
+        if missing:
+            raise UserError(f"{self.path}/index.arrow: lacks {', '.join(missing)}; build the dataset again")
         self.frames = _numbers(self._index, "frames")
         self.stage = _numbers(self._index, "stage")
         self.characters = _numbers(self._index, "characters").reshape(-1, PLAYERS)

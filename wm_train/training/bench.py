@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -20,8 +21,10 @@ UNROLLED = (4, 8, 16)
 
 
 def bench_train(experiment: Experiment, dataset: Path, device: torch.device, steps: int, rounds: int) -> dict[str, Any]:
-    """Target frames a second; `busy`: the share of a step's time that is left to the model when its batches are drawn
-    from RAM, or from disk; `sampling_ratio`: seconds of a step over seconds of drawing its batch on the device."""
+    """Target frames a second; `kept_up`: seconds of a step with its batch at hand over those with batches drawn from RAM
+    or disk, all that drawing takes from the model included; `busy`: the share of the training loop's time in which
+    the model computes, the median round (what a reading thread takes from its cores is no part of it);
+    `sampling_ratio`: seconds of a step over those of drawing its batch on the device."""
     check_epochs(experiment)
     data = Dataset(dataset)
     games = list(range(min(len(data), experiment.training.max_games or len(data))))
@@ -32,6 +35,7 @@ def bench_train(experiment: Experiment, dataset: Path, device: torch.device, ste
     memory: dict[str, Corpus] = {"ram": Resident(data, games, torch.device("cpu")), "disk": Mapped(data)}
     on_device = memory["ram"] if device.type == "cpu" else Resident(data, games, device)
     best: dict[str, float] = {}
+    busy: dict[str, list[float]] = {name: [] for name in memory}
 
     def keep(name: str, seconds: float) -> None:
         best[name] = min(best.get(name, seconds), seconds)
@@ -39,7 +43,9 @@ def bench_train(experiment: Experiment, dataset: Path, device: torch.device, ste
     for _ in range(rounds):
         keep("alone", trial.alone(steps))
         for name, corpus in memory.items():
-            keep(name, trial.loaded(steps, corpus=corpus))
+            loaded = trial.loaded(steps, corpus=corpus)
+            keep(name, loaded.seconds)
+            busy[name].append(loaded.busy)
         keep("sampling", trial.sampling(steps, on_device))
     for targets in unrolled:
         keep(f"unrolled_{targets}", trial.alone(max(1, steps // targets), targets))
@@ -52,6 +58,7 @@ def bench_train(experiment: Experiment, dataset: Path, device: torch.device, ste
         "seconds_a_step": best,
         "one_step_frames_per_second": size * core.targets / best["ram"],
         "unrolled_frames_per_second": {n: size * n / best[f"unrolled_{n}"] for n in unrolled},
-        "busy": {name: best["alone"] / best[name] for name in memory},
+        "kept_up": {name: best["alone"] / best[name] for name in memory},
+        "busy": {name: median(shares) for name, shares in busy.items()},
         "sampling_ratio": best["alone"] / best["sampling"],
     }

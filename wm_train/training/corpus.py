@@ -65,7 +65,11 @@ class Resident:
 
     def windows(self, game: Tensor, start: Tensor, length: int) -> Tensor:
         rows = (self._first[game] + start)[:, None] + torch.arange(length, device=self.device)
-        return self._halves.index_select(0, rows.flatten()).view(torch.uint8).unflatten(0, rows.shape)
+        if self.device.type == "cpu":  # by one thread: torch's own would take those of the model
+            halves = torch.from_numpy(self._halves.numpy().take(rows.flatten().numpy(), axis=0))
+        else:
+            halves = self._halves.index_select(0, rows.flatten())
+        return halves.view(torch.uint8).unflatten(0, rows.shape)
 
     def announce(self, game: Tensor, start: Tensor, length: int) -> None:
         """Nothing to do: they are there."""

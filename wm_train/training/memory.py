@@ -81,7 +81,8 @@ def _plan(need: Need, settings: TrainingConfig, device: torch.device, mode: str,
     if mode == "ram":
         host["data"] = corpus
     if mode != "device":
-        host["read ahead"] = STEPS_AHEAD * stored
+        decoded = batch_size * need.length * DECODED_BYTES if device.type == "cpu" else 0  # ahead of time there
+        host["read ahead"] = STEPS_AHEAD * (stored + decoded)
     if device.type == "cpu":
         return Plan(mode, {**host, **working}, {})
     return Plan(mode, host, {**working, "data": corpus} if mode == "device" else working)

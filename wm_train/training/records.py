@@ -74,6 +74,12 @@ class Stored:
         )
 
 
+def on_device(read: Stored | Batch, device: torch.device) -> Batch:
+    """What was read, decoded already or not → raw values on the device."""
+    there = read.to(device)
+    return there.decode() if isinstance(there, Stored) else there
+
+
 def _groups(records: Tensor, tables: _Tables) -> dict[str, Tensor]:
     """(..., bytes of a player) uint8 → group → (..., its values), packed fields a column each."""
     out = {}

@@ -39,7 +39,7 @@ from wm_train.training.metrics import Metrics, start_tracker
 from wm_train.training.noise import annealed
 from wm_train.training.order import buffered, shuffled
 from wm_train.training.progress import Progress, capture, restore, same_randomness
-from wm_train.training.records import Batch, Stored
+from wm_train.training.records import Batch, Stored, on_device
 from wm_train.training.schedule import warmup_cosine
 from wm_train.training.unroll import lengths
 
@@ -117,6 +117,7 @@ class Run:
         if self.start.progress:
             self.progress = restore(self.start.progress, self.optimiser, self.schedule)
         self.saved = time.monotonic()
+        self.started = time.perf_counter()
 
     def go(self, stop_after: int | None) -> dict:
         """The rest of the run, or up to the end of epoch `stop_after`."""
@@ -147,11 +148,10 @@ class Run:
         core = self.model.core
         if settings.scheduled_sampling:
             core.noise = annealed(**settings.scheduled_sampling.model_dump(), epoch=at.epoch)
-        started = time.perf_counter() - at.seconds
-        for stored, targets in self._upcoming():
+        self.started = time.perf_counter() - at.seconds
+        for read, targets in self._upcoming():
             self.model.train()
-            loss = self._step(stored.to(self.device).decode(), targets)
-            at.seconds = time.perf_counter() - started
+            loss = self._step(on_device(read, self.device), targets)
             self.watch.step(at.step, self.steps, loss)
             self._between_steps()
         self._judge()
@@ -159,7 +159,7 @@ class Run:
         self._save()
         self._stop_if_wanted()
 
-    def _upcoming(self) -> Iterator[tuple[Stored, int]]:
+    def _upcoming(self) -> Iterator[tuple[Stored | Batch, int]]:
         """The windows of the epoch that are still to come, and the targets of each."""
         at, size, corpus = self.progress, self.settings.batch_size, self.windows.corpus
         rng = np.random.default_rng([self.settings.seed, at.epoch])
@@ -185,15 +185,16 @@ class Run:
             self._refuse(batch, values)
         self.optimiser.step()
         self.schedule.step()
-        at.step, at.batch = at.step + 1, at.batch + 1
+        at.step, at.batch, at.seconds = at.step + 1, at.batch + 1, time.perf_counter() - self.started
         at.targets += len(batch) * (targets if targets > 1 else core.targets)
         kind = "" if targets == 1 else "unrolled/"
         for name, value in {**values, "windows": 1.0}.items():
             at.sums[kind + name] = at.sums.get(kind + name, 0.0) + value * len(batch)
         if at.step % self.settings.log_interval == 0:
             rate = self.schedule.get_last_lr()[0]
-            row = {"step": at.step, "epoch": at.epoch + 1, "targets": targets, "learning_rate": rate, **values}
-            self._row({**row, "frames_per_second": round(at.targets / max(at.seconds, 1e-9))})
+            row = {"step": at.step, "steps": self.steps, "epoch": at.epoch + 1, "targets": targets}
+            speed = round(at.targets / at.seconds)
+            self._row({**row, "learning_rate": rate, **values, "frames_per_second": speed})
         return values["loss"]
 
     def _judge(self) -> None:
@@ -247,14 +248,15 @@ class Run:
 
 def read_ahead(
     windows: Windows, batches: list[tuple[Tensor, int]], device: torch.device
-) -> Iterator[tuple[Stored, int]]:
-    """The windows of each batch, (their numbers, targets), in turn; the next ones are announced meanwhile."""
+) -> Iterator[tuple[Stored | Batch, int]]:
+    """The windows of each batch, (their numbers, targets), in turn; the next ones are announced meanwhile. For a CPU
+    they are decoded here, ahead of time; an accelerator does that itself."""
     pinned = device.type == "cuda" and windows.corpus.device.type == "cpu"
     for (index, targets), following in zip(batches, [*batches[1:], None], strict=True):
         if following:
             windows.announce(*following)
         stored = windows.stored(index, targets)
-        yield stored.pinned() if pinned else stored, targets
+        yield stored.decode() if device.type == "cpu" else stored.pinned() if pinned else stored, targets
 
 
 def now() -> str:

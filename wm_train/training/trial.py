@@ -14,11 +14,20 @@ from wm_train.training.corpus import Corpus
 from wm_train.training.data import Windows, prefetch
 from wm_train.training.device import amp_type
 from wm_train.training.losses import weighted
-from wm_train.training.records import Batch, Stored
+from wm_train.training.records import Batch, Stored, on_device
 from wm_train.training.trainer import read_ahead
 
 WARM_UP = 3
 """Steps before the clock starts."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """seconds: a step, all in all · busy: the share of them in which the model computes, and does not wait for a batch
+    or its decoding."""
+
+    seconds: float
+    busy: float
 
 
 @dataclass
@@ -39,19 +48,25 @@ class Trial:
         self.optimiser = torch.optim.AdamW(self.model.parameters(), 1e-9)
         self.rng = np.random.default_rng(0)
 
-    def loaded(self, steps: int, targets: int = 1, corpus: Corpus | None = None) -> float:
-        """Seconds a step whose batch is drawn, read, sent and decoded, as in a run."""
+    def loaded(self, steps: int, targets: int = 1, corpus: Corpus | None = None) -> Loaded:
+        """Steps whose batches are drawn, read, sent and decoded as in a run."""
         windows = self.windows
         if corpus:
             windows = Windows(windows.dataset, windows.games.tolist(), windows.length, corpus, targets)
         batches = [(index.to(windows.corpus.device), targets) for index in self._numbers(steps + WARM_UP)]
         reading = read_ahead(windows, batches, self.device)
-        started = 0.0
-        for k, (stored, _) in enumerate(prefetch(reading) if windows.corpus.device.type == "cpu" else reading):
-            if k == WARM_UP:
-                started = self._clock()
-            self._step(stored.to(self.device).decode(), targets)
-        return (self._clock() - started) / steps
+        started = at_work = 0.0
+        for k, (read, _) in enumerate(prefetch(reading) if windows.corpus.device.type == "cpu" else reading):
+            batch = on_device(read, self.device)
+            before = self._clock()
+            self._step(batch, targets)
+            now = self._clock()
+            if k >= WARM_UP:
+                at_work += now - before
+            elif k == WARM_UP - 1:
+                started = now
+        spent = self._clock() - started
+        return Loaded(spent / steps, at_work / spent)
 
     def alone(self, steps: int, targets: int = 1) -> float:
         """Seconds a step on a batch that is there already, decoded."""
