@@ -113,15 +113,14 @@ def _train(experiment: Experiment, data: Dataset, folder: Path, options: dict[st
 
 
 def _train_phases(
-    experiment: Experiment, data: Dataset, folder: Path, device: str, start_from: Path | None, **others: Any
-) -> None:
+    experiment: Experiment, data: Dataset, folder: Path, device: str, start_from: Path | None, resume: bool,
+    allow_partial: bool, stop_after: int | None,
+) -> None:  # fmt: skip
     from wm_train.training.device import device_lock, find_device
     from wm_train.training.phases import train_phases
 
-    for name, value in others.items():
-        if value:
-            flag = name.replace("_", "-")
-            raise UserError(f"{experiment.name}: the exact core's training in phases knows no --{flag}; leave it out")
+    if stop_after:
+        raise UserError(f"{experiment.name}: the exact core is trained in phases, not epochs; leave out --stop-after")
     where = find_device(device)
     with device_lock(where), progress_bar() as progress:
         task = progress.add_task(experiment.name, total=None)
@@ -131,7 +130,9 @@ def _train_phases(
             if progress.disable and (step % experiment.training.log_interval == 0 or step == steps):
                 print(f"step {step} of {steps}, loss {loss:.4f}", flush=True)
 
-        train_phases(experiment, data, folder, str(where), start_from, on_step)
+        train_phases(
+            experiment, data, folder, str(where), start_from, on_step, resume=resume, allow_partial=allow_partial
+        )
     print(f"wrote {folder}/best.pt, last.pt, final.pt and manifest.json")
 
 

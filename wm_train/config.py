@@ -85,6 +85,8 @@ class Phase(_Strict):
     steps: int = Field(ge=1)
     frames: int = Field(default=1, ge=1)
     batch_size: int = Field(default=1024, ge=1)
+    share: float = Field(default=1.0, gt=0, le=1)
+    """Share of the frames that is learned from: those that the model is wrong about are chosen oftener."""
 
 
 KINDS = tuple(kind for model in (ModelConfig, ExactConfig) for kind in get_args(model.model_fields["kind"].annotation))

@@ -53,7 +53,8 @@ def window(corpus: WholeGames) -> Unroll:
 
 def oracle(core: ExactCore, window: Unroll) -> list[dict[str, Tensor]]:
     """Frame by frame, head → outputs that are sure of what is true."""
-    before, truth = core.true_frames(window)
+    frames = core.true_frames(window)
+    before, truth = frames.before, frames.truth
     out = {name: right.float() * SURE for name, right in truth.right.items()}
     for name in SIZES:
         change = mirrored(name, truth.after, before) - base(name, before, truth.after)

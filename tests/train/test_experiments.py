@@ -41,7 +41,8 @@ def test_every_experiment_learns_from_a_batch(name: str, dataset: Dataset) -> No
     model = build_model(experiment)
     if isinstance(model.core, ExactCore):
         corpus = WholeGames(dataset, [0, 1])
-        parts = model.core.one_step(corpus.read(corpus.draw(8, 2, np.random.default_rng(0)), 2))
+        window = corpus.read(corpus.draw(8, 2, np.random.default_rng(0)), 2)
+        parts = model.core.learn(model.core.true_frames(window))
     else:
         windows = Windows(dataset, [0, 1], model.core.window)
         parts = model.core.losses(windows.read(np.arange(0, len(windows), len(windows) // 8)))

@@ -6,7 +6,7 @@ the ones before it chose; in training, what was true.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -60,6 +60,8 @@ FORBIDDEN = 1e8
 """Logits below −FORBIDDEN are of what cannot be."""
 CHANGE_WEIGHT = 5.0
 """An action that changes weighs so much."""
+ADRIFT = 4.0
+"""Units, in x and y together, by which a training rollout may be off before it goes on from the true state."""
 WEIGHTS = {
     "action": 1.0, "percent": 0.5, **dict.fromkeys((*VELOCITIES, *AT_LAST), 1.0), "state_age": 0.5, "hitlag": 0.5,
     "shield": 0.3, "misc_as": 0.3, "turns": 0.5, "airborne": 1.0, "hurtbox": 0.5, "jumps": 0.3, "l_cancel": 0.1,
@@ -76,6 +78,37 @@ class Truth:
 
 
 @dataclass
+class Frames:
+    """N frames to learn from: a state, true or the model's own, its carry, match (N, M), the controllers of the next
+    frame (N, 2, 13), the true state in its place and what that led to."""
+
+    before: Named
+    carry: Carry
+    match: Tensor
+    controllers: Tensor
+    true_before: Named
+    truth: Truth
+
+    def take(self, index: Tensor | slice) -> Frames:
+        before, carry, true_before, after, right = (
+            {name: value[index] for name, value in part.items()}
+            for part in (self.before, self.carry, self.true_before, self.truth.after, self.truth.right)
+        )
+        return Frames(before, carry, self.match[index], self.controllers[index], true_before, Truth(after, right))
+
+    @staticmethod
+    def joined(parts: Sequence[Frames]) -> Frames:
+        def join(named_parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+            return {name: torch.cat([part[name] for part in named_parts]) for name in named_parts[0]}
+
+        truth = Truth(join([p.truth.after for p in parts]), join([p.truth.right for p in parts]))
+        return Frames(
+            join([p.before for p in parts]), join([p.carry for p in parts]), torch.cat([p.match for p in parts]),
+            torch.cat([p.controllers for p in parts]), join([p.true_before for p in parts]), truth,
+        )  # fmt: skip
+
+
+@dataclass
 class Outcome:
     """logits: head → (N, 2, …) · after: the chosen next state · entropy: of the action, (N, 2) nats."""
 
@@ -86,7 +119,7 @@ class Outcome:
 
 Settle = Callable[[Named, Named, Tensor, Tensor], Named]
 """(state, proposal, match, frames in action) → the next state, as contact and rules leave it."""
-Roll = Callable[..., tuple[dict[str, Tensor], Named, Carry]]
+Roll = Callable[[Frames, Settle], tuple[Tensor, Named, Carry]]
 """ExactCore.roll."""
 
 
@@ -285,11 +318,11 @@ class ExactCore(Core):
             right[name] = values == after[name][..., None]
         return Truth(after, right)
 
-    def parts(
+    def losses_of(
         self, outcome: Outcome, before: Named, true_before: Named, truth: Truth, told: Named
     ) -> dict[str, Tensor]:
-        """Name → mean loss (scalar) of an outcome. `before` is the state that it was made from, `told` what its later
-        stages were told: where another action was told than the true one, they learn nothing."""
+        """Name → loss of every fighter (N, 2) of an outcome. `before` is the state that it was made from, `told` what
+        its later stages were told: where another action was told than the true one, they learn nothing."""
         after = truth.after
         learned = (true_before["action"] > LAST_RULED_ACTION) & (after["action"] > LAST_RULED_ACTION)
         learned = learned & (before["action"] > LAST_RULED_ACTION)
@@ -298,59 +331,61 @@ class ExactCore(Core):
         same = (learned & (told["action"] == after["action"])).float()
         changed = (after["action"] != true_before["action"]).float()
         weight = learned.float() * (1 + (CHANGE_WEIGHT - 1) * changed)
-        out = {"action": _mean(_nll(outcome.logits["action"], after["action"]), weight, learned.float())}
+        out = {"action": _nll(outcome.logits["action"], after["action"]) * weight}
         values = []
         for name, right in truth.right.items():
             logits = outcome.logits[name]
             known = right.any(dim=-1)
             chosen = logits.logsumexp(dim=-1) - logits.masked_fill(~right, -1e9).logsumexp(dim=-1)
-            out[name] = _mean(chosen.masked_fill(~known, 0.0), same)
+            out[name] = chosen.masked_fill(~known, 0.0) * same
             if f"{name}.value" in outcome.logits:
                 change = mirrored(name, after, true_before) - base(name, true_before, after)
                 if name == "x":
                     change = change * true_before["facing"].float()
                 error = (_value(outcome.logits, name) - change) / SCALE[name]
                 error = F.smooth_l1_loss(error, torch.zeros_like(error), reduction="none", beta=0.2)
-                values.append(_mean(error * right[..., REGRESSED].float(), same))
-        out["values"] = torch.stack(values).sum()
+                values.append(error * right[..., REGRESSED].float() * same)
+        out["values"] = torch.stack(values).sum(dim=0)
         for name in CLASSES:
             target = after[name] if name in after else (after["facing"] != true_before["facing"]).int()
-            out[name] = _mean(_nll(outcome.logits[name], target.clamp(0, CLASSES[name] - 1)), same)
+            out[name] = _nll(outcome.logits[name], target.clamp(0, CLASSES[name] - 1)) * same
         bits = torch.tensor([1 << i for i in range(8)], dtype=torch.int32, device=same.device)
         flags = torch.cat([((after[name][..., None] & bits) > 0).float() for name in FLAGS], dim=-1)
         wrong = F.binary_cross_entropy_with_logits(outcome.logits["flags"], flags, reduction="none").mean(dim=-1)
-        out["flags"] = _mean(wrong, same)
+        out["flags"] = wrong * same
         return out
 
-    def one_step(self, window: Unroll) -> dict[str, Tensor]:
-        """Every true frame of a window and what followed → name → mean loss."""
+    def true_frames(self, window: Unroll) -> Frames:
+        """Every frame of a window but the last, in one batch, and what followed."""
         frames = slice(0, len(window) - 1)
         before, after = window.state(frames), window.state(slice(1, len(window)))
-        past = recall({name: value.flatten(0, 1) for name, value in window.carry.items()}, before)
+        carry = {name: value.flatten(0, 1) for name, value in window.carry.items()}
         match, controllers = window.match[frames].flatten(0, 1), window.controllers[1:].flatten(0, 1)
-        truth = self.truth(before, past, match, controllers, after)
-        return self.parts(self.run(before, past, match, controllers, after), before, before, truth, after)
+        truth = self.truth(before, recall(carry, before), match, controllers, after)
+        return Frames(before, carry, match, controllers, before, truth)
 
-    def true_frames(self, window: Unroll) -> tuple[Named, Truth]:
-        """Every frame of a window but the last, as one batch, and what followed."""
-        frames = slice(0, len(window) - 1)
-        before, after = window.state(frames), window.state(slice(1, len(window)))
-        past = recall({name: value.flatten(0, 1) for name, value in window.carry.items()}, before)
-        match, controllers = window.match[frames].flatten(0, 1), window.controllers[1:].flatten(0, 1)
-        return before, self.truth(before, past, match, controllers, after)
+    def learn(self, frames: Frames, weight: Tensor | None = None, forced: bool = False) -> dict[str, Tensor]:
+        """Frames and the weight of each (N,) → name → mean loss. Where `forced`, later stages are told the truth."""
+        past = recall(frames.carry, frames.before)
+        told = frames.truth.after if forced else None
+        outcome = self.run(frames.before, past, frames.match, frames.controllers, told)
+        losses = self.losses_of(outcome, frames.before, frames.true_before, frames.truth, outcome.after)
+        if weight is None:
+            return {name: loss.mean() for name, loss in losses.items()}
+        return {name: (loss.mean(dim=-1) * weight).mean() for name, loss in losses.items()}
 
-    def roll(
-        self, state: Named, carry: Carry, match: Tensor, controllers: Tensor, true_before: Named, truth: Truth,
-        settle: Settle,
-    ) -> tuple[dict[str, Tensor], Named, Carry]:  # fmt: skip
-        """One frame of a rollout → losses, and the state and carry that its own hard choices lead to, without gradient.
-        What was right is what was right in the true game. `settle` is that of the WorldModel."""
-        past = recall(carry, state)
-        outcome = self.run(state, past, match, controllers)
-        parts = self.parts(outcome, state, true_before, truth, outcome.after)
-        chosen = {name: value.detach() for name, value in outcome.after.items()}
-        after = settle(state, chosen, match, past.numbers["frames_in_action"])
-        return parts, after, remember(past, carry, state, controllers)
+    @torch.no_grad()
+    def roll(self, frames: Frames, settle: Settle) -> tuple[Tensor, Named, Carry]:
+        """One frame of a rollout → the loss of each match (N,), and the state and carry that its own hard choices lead
+        to. What was right is what was right in the true game. `settle` is that of the WorldModel."""
+        before = frames.before
+        past = recall(frames.carry, before)
+        outcome = self.run(before, past, frames.match, frames.controllers)
+        losses = self.losses_of(outcome, before, frames.true_before, frames.truth, outcome.after)
+        after = settle(before, outcome.after, frames.match, past.numbers["frames_in_action"])
+        carry = remember(past, frames.carry, before, frames.controllers)
+        total = torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum(dim=0)
+        return total.mean(dim=-1), after, carry
 
     def _count_numbers(self) -> int:
         floats, ints, match = (torch.from_numpy(np.zeros(s, d)) for s, d in state_layout(1).values())
@@ -359,19 +394,30 @@ class ExactCore(Core):
         return self.features.numbers(state, past, match, controllers).shape[-1]
 
 
-def unrolled(window: Unroll, core: ExactCore, roll: Roll, settle: Settle) -> dict[str, Tensor]:
-    """A rollout from a window's first frame → name → mean loss over its frames. `roll` is ExactCore.roll, compiled."""
-    before, truth = core.true_frames(window)
-    count, frames = window.match.shape[1], len(window) - 1
-    state, carry = window.state(0), {name: value[0] for name, value in window.carry.items()}
-    sums: dict[str, Tensor] = {}
-    for t in range(frames):
-        rows = slice(t * count, (t + 1) * count)
-        now = Truth({n: v[rows] for n, v in truth.after.items()}, {n: v[rows] for n, v in truth.right.items()})
-        true_before = {name: value[rows] for name, value in before.items()}
-        parts, state, carry = roll(state, carry, window.match[t], window.controllers[t + 1], true_before, now, settle)
-        sums = {name: part + sums[name] if sums else part for name, part in parts.items()}
-    return {name: total / frames for name, total in sums.items()}
+def own_frames(window: Unroll, core: ExactCore, roll: Roll, settle: Settle) -> tuple[Frames, Tensor]:
+    """The frames of a rollout from a window's first frame, without gradient, and the loss of each (N,). Who is further
+    than ADRIFT from the true game goes on from that. `roll` is ExactCore.roll, or the same compiled."""
+    true = core.true_frames(window)
+    count = window.match.shape[1]
+    now = true.take(slice(0, count))
+    rolled, losses = [now], []
+    for t in range(1, len(window)):
+        loss, state, carry = roll(now, settle)
+        losses.append(loss)
+        if t == len(window) - 1:
+            break
+        now = true.take(slice(t * count, (t + 1) * count))
+        off = (state["x"] - now.before["x"]).abs() + (state["y"] - now.before["y"]).abs()
+        adrift = (off > ADRIFT).any(dim=-1)
+        now.before = {name: _where(adrift, value, state[name]) for name, value in now.before.items()}
+        now.carry = {name: _where(adrift, value, carry[name]) for name, value in now.carry.items()}
+        rolled.append(now)
+    return Frames.joined(rolled), torch.cat(losses)
+
+
+def _where(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    """By match: mask (N,)."""
+    return torch.where(mask.view(-1, *[1] * (yes.dim() - 1)), yes, no)
 
 
 def _allowed(logits: Tensor, before: Tensor) -> Tensor:
@@ -418,7 +464,3 @@ def base(name: str, before: Named, after: Named) -> Tensor:
 
 def _nll(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 1), target.flatten().long(), reduction="none").view(-1, PLAYERS)
-
-
-def _mean(loss: Tensor, weight: Tensor, over: Tensor | None = None) -> Tensor:
-    return (loss * weight).sum() / (weight if over is None else over).sum().clamp(min=1)

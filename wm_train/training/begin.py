@@ -53,7 +53,7 @@ def begin(
     """Everything that a run needs. Raises UserError for whatever makes it impossible."""
     settings = experiment.training
     check_epochs(experiment)
-    saved = _prepare(out, resume)
+    saved = prepare(out, resume)
     torch.manual_seed(settings.seed)
     train_games, held_games = split_games(dataset, settings.holdout, settings.max_games)
     model = build_model(experiment)
@@ -63,11 +63,11 @@ def begin(
     judge = Judge(dataset, held_games, model.core.window, settings.rollouts, device)
     manifest = new_manifest(experiment, dataset, train_games, held_games, str(device))
     if saved:
-        _check_same(experiment, manifest, saved["manifest"], out)
+        check_same(experiment, manifest, saved["manifest"], out)
         load_weights(model, saved["model"], out / "last.pt")
         manifest = saved["manifest"]
     elif start_from:
-        manifest["started_from"] = _start(model, start_from, allow_partial, note)
+        manifest["started_from"] = start(model, start_from, allow_partial, note)
     else:
         rng = np.random.default_rng(settings.seed)
         sample = windows.read(np.sort(rng.permutation(len(windows))[:MEASURED_WINDOWS]))
@@ -92,7 +92,7 @@ def begin(
     return Beginning(model, windows, judge, manifest, saved["progress"] if saved else None, streams)
 
 
-def _prepare(out: Path, resume: bool) -> dict[str, Any] | None:
+def prepare(out: Path, resume: bool) -> dict[str, Any] | None:
     """The folder of the run; what it holds of one that is to be resumed."""
     last = out / "last.pt"
     if resume:
@@ -131,7 +131,7 @@ def check_possible(experiment: Experiment, model: WorldModel) -> None:
             raise UserError(f"{experiment.name}: training.{name} is not possible with {kind}; leave it out")
 
 
-def _check_same(experiment: Experiment, now: dict[str, Any], before: dict[str, Any], out: Path) -> None:
+def check_same(experiment: Experiment, now: dict[str, Any], before: dict[str, Any], out: Path) -> None:
     """Raises UserError where the run in `out` was begun with other settings or data."""
     changed = [
         f"{name} was {old}, is {new}"
@@ -154,7 +154,7 @@ def differences(before: Any, after: Any, name: str = "") -> list[tuple[str, Any,
     return [] if before == after else [(name, before, after)]
 
 
-def _start(model: WorldModel, path: Path, allow_partial: bool, note: Callable[[str], None]) -> dict[str, Any]:
+def start(model: WorldModel, path: Path, allow_partial: bool, note: Callable[[str], None]) -> dict[str, Any]:
     """Puts a checkpoint's weights into the model; → its manifest."""
     content = read_checkpoint(path)
     for difference in load_weights(model, content["model"], path, allow_partial):

@@ -21,8 +21,8 @@ UNROLLED = (4, 8, 16)
 
 
 def bench_train(experiment: Experiment, dataset: Path, device: torch.device, steps: int, rounds: int) -> dict[str, Any]:
-    """Target frames a second; `kept_up`: seconds of a step with its batch at hand over those with batches drawn from RAM
-    or disk, all that drawing takes from the model included; `busy`: the share of the training loop's time in which
+    """Target frames a second; `kept_up`: seconds of a step with its batch at hand over those with batches drawn from
+    RAM or disk, all that drawing takes from the model included; `busy`: the share of the training loop's time in which
     the model computes, the median round (what a reading thread takes from its cores is no part of it);
     `sampling_ratio`: seconds of a step over those of drawing its batch on the device."""
     check_epochs(experiment)

@@ -11,54 +11,61 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from wm_runtime.errors import UserError
 from wm_runtime.replays.dataset import Dataset, write_text
-from wm_train.config import Experiment
-from wm_train.dynamics.exact import ExactCore, unrolled
+from wm_train.config import Experiment, Phase
+from wm_train.dynamics.exact import ExactCore, Frames, Roll, own_frames
+from wm_train.dynamics.step import WorldModel
 from wm_train.evaluate.quick import quick, quick_windows
-from wm_train.training.begin import check_possible
-from wm_train.training.checkpoint import build_model, load_checkpoint, save_checkpoint
+from wm_train.training.begin import check_possible, check_same, prepare, start
+from wm_train.training.checkpoint import build_model, load_weights, save_checkpoint
 from wm_train.training.data import prefetch, split_games
+from wm_train.training.importance import important
+from wm_train.training.interrupt import Interrupt
 from wm_train.training.losses import weighted
 from wm_train.training.manifest import new_manifest
 from wm_train.training.whole_games import Unroll, WholeGames
 
 JUDGED_EVERY = 600
 """Steps between rollouts on the held-out games, which choose best.pt."""
-SAVED_EVERY = 300.0
-"""Seconds between checkpoints from which training goes on."""
 LOGGED_EVERY = 100
+BAD = "bad_batch.pt"
 
 
 def train_phases(
     experiment: Experiment, dataset: Dataset, out: Path, device: str = "cpu", start_from: Path | None = None,
-    on_step: Callable[[int, int, float], None] | None = None,
+    on_step: Callable[[int, int, float], None] | None = None, *, resume: bool = False, allow_partial: bool = False,
+    note: Callable[[str], None] = print,
 ) -> dict[str, Any]:  # fmt: skip
     """Trains and writes `best.pt` (lowest no-death RC@20 of held-out games), `last.pt`, `final.pt`, `metrics.jsonl` and
     `manifest.json` into `out`. Returns the manifest.
 
-    `start_from` is a checkpoint to begin with. Ctrl-C saves `last.pt` and raises KeyboardInterrupt. Raises UserError
-    for data that cannot be trained on and for a loss that is not finite.
+    `start_from` is a checkpoint to begin with; `resume` goes on with the run in `out`, exactly on a CPU. Ctrl-C ends
+    it between two steps: `last.pt` is saved and KeyboardInterrupt raised. Raises UserError for data that cannot be
+    trained on, for another run in `out`, and for a loss or gradient that is not finite (its frames: `bad_batch.pt`).
     """
     settings, where = experiment.training, torch.device(device)
     if not settings.phases:
         raise UserError(f"{experiment.name}: training.phases is empty; the exact core is trained in phases")
+    saved = prepare(out, resume)
     torch.manual_seed(settings.seed)
-    rng = np.random.default_rng(settings.seed)
     train_games, held_games = split_games(dataset, settings.holdout, settings.max_games)
-    out.mkdir(parents=True, exist_ok=True)
     manifest = new_manifest(experiment, dataset, train_games, held_games, device)
-    if start_from is None:
-        model = build_model(experiment)
-        assert isinstance(model.core, ExactCore)
-        model.core.measure(dataset, train_games)
-    else:
-        model, earlier = load_checkpoint(start_from)
-        manifest["started_from"] = earlier
-    check_possible(experiment, model)
+    model = build_model(experiment)
     core = model.core
     assert isinstance(core, ExactCore)
+    if saved:
+        check_same(experiment, manifest, saved["manifest"], out)
+        load_weights(model, saved["model"], out / "last.pt")
+        manifest = {**saved["manifest"], "status": "running"}
+    elif start_from:
+        core.measure(dataset, train_games)
+        manifest["started_from"] = start(model, start_from, allow_partial, note)
+    else:
+        core.measure(dataset, train_games)
+    check_possible(experiment, model)
     core.network.amp = where.type == "cuda" or torch.backends.cpu.get_cpu_capability() == "AVX512"
     model.to(where).train()
     corpus = WholeGames(dataset, train_games)
@@ -66,35 +73,57 @@ def train_phases(
     optimiser = torch.optim.AdamW(
         model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
-    one_step = torch.compile(core.one_step, dynamic=False) if settings.compile else core.one_step
+    learn = torch.compile(core.learn, dynamic=False) if settings.compile else core.learn
     roll = torch.compile(core.roll, dynamic=False) if settings.compile else core.roll
     phases = [phase for phase in settings.phases for _ in range(phase.steps)]
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: _warm_cosine(step, len(phases), settings.warmup_steps)
     )
-    best, seen, saved = math.inf, 0, time.monotonic()
+    begun, seen, spent, sums = 0, 0, 0.0, dict[str, float]()
+    if saved:
+        progress = saved["progress"]
+        begun, seen, spent, sums = (progress[name] for name in ("step", "seen", "seconds", "sums"))
+        optimiser.load_state_dict(progress["optimiser"])
+        schedule.load_state_dict(progress["schedule"])
 
     def batches() -> Iterator[Unroll]:
-        for phase in phases:
+        for step, phase in enumerate(phases[begun:], start=begun + 1):
             length = phase.frames + 1
-            yield corpus.read(corpus.draw(phase.batch_size, length, rng), length)
+            rows = corpus.draw(phase.batch_size, length, np.random.default_rng((settings.seed, step)))
+            yield corpus.read(rows, length)
 
-    sums: dict[str, float] = {}
-    outcome = "stopped"
-    started = time.perf_counter()
-    try:
-        for step, window in enumerate(prefetch(batches(), depth=2), start=1):
-            window = window.to(where)
-            parts = one_step(window) if len(window) == 2 else unrolled(window, core, roll, model.settle)
+    started = time.perf_counter() - spent
+    step, stored_at = begun, time.monotonic()
+
+    def store(name: str = "last.pt") -> None:
+        at = {"step": step, "seen": seen, "seconds": time.perf_counter() - started, "sums": sums}
+        state = {"optimiser": optimiser.state_dict(), "schedule": schedule.state_dict()}
+        save_checkpoint(out / name, model, {**manifest, "step": step}, {**at, **state})
+
+    store()
+    with Interrupt() as interrupt:
+        for window in prefetch(batches(), depth=2):
+            if interrupt.wanted:
+                break
+            step += 1
+            phase = phases[step - 1]
+            rng = torch.Generator().manual_seed(settings.seed + step)
+            frames, weight = worth_learning(window.to(where), phase, model, core, roll, rng)
+            parts = learn(frames, weight, phase.frames == 1)
             loss = weighted(parts, core.weights)
-            if not torch.isfinite(loss):
-                raise UserError(f"loss is {loss.item()} at step {step}; lower training.learning_rate")
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
+            if not (torch.isfinite(loss) and torch.isfinite(norm)):
+                step -= 1
+                store()
+                torch.save({"before": frames.before, "carry": frames.carry, "match": frames.match,
+                            "controllers": frames.controllers, "after": frames.truth.after}, out / BAD)  # fmt: skip
+                raise UserError(f"loss {loss.item()}, gradient {norm.item()} at step {step + 1}: not finite; its "
+                                f"frames are in {out / BAD}; lower training.learning_rate")  # fmt: skip
             optimiser.step()
             schedule.step()
-            seen += window.match.shape[1] * (len(window) - 1)
+            seen += window.match.shape[1] * phase.frames
             for name, part in {**parts, "loss": loss}.items():
                 sums[name] = sums.get(name, 0.0) + part.item()
             if on_step:
@@ -105,29 +134,39 @@ def train_phases(
                 sums = {}
             if step % JUDGED_EVERY == 0 or step == len(phases):
                 row["figures"] = judged = quick(model, windows, device)
-                if judged["RC@20"] < best:
-                    best = judged["RC@20"]
+                if judged["RC@20"] <= manifest.get("best", judged)["RC@20"]:
                     manifest["best"] = {"step": step, **judged}
                     save_checkpoint(out / "best.pt", model, {**manifest, "step": step})
             if row:
                 elapsed = round(time.perf_counter() - started, 1)
-                row = {"step": step, "seconds": elapsed, "frames": seen, "frames_in_rollout": len(window) - 1, **row}
+                row = {"step": step, "seconds": elapsed, "frames": seen, "frames_in_rollout": phase.frames, **row}
                 manifest["epochs"].append(row)
                 with (out / "metrics.jsonl").open("a") as file:
                     file.write(json.dumps(row) + "\n")
-            if time.monotonic() - saved > SAVED_EVERY:
-                saved = time.monotonic()
-                save_checkpoint(out / "last.pt", model, {**manifest, "step": step})
-        outcome = "finished"
-    except KeyboardInterrupt:
-        outcome = "interrupted"
-        raise
-    finally:
-        manifest["status"] = outcome
-        save_checkpoint(out / "last.pt", model, manifest)
-        write_text(out / "manifest.json", json.dumps(manifest, indent=1))
+            if time.monotonic() - stored_at > 60 * settings.save_minutes:
+                stored_at = time.monotonic()
+                store()
+    manifest["status"] = "finished" if step == len(phases) else "interrupted"
+    store()
+    write_text(out / "manifest.json", json.dumps(manifest, indent=1))
+    if step < len(phases):
+        raise KeyboardInterrupt
     save_checkpoint(out / "final.pt", model, manifest)
     return manifest
+
+
+def worth_learning(
+    window: Unroll, phase: Phase, model: WorldModel, core: ExactCore, roll: Roll, rng: torch.Generator
+) -> tuple[Frames, Tensor | None]:
+    """The frames of a window, or of a rollout from its first one, from which a step learns, and their weights (N,)."""
+    count = round(phase.share * phase.frames * window.match.shape[1])
+    if phase.share == 1 and phase.frames == 1:
+        return core.true_frames(window), None
+    frames, losses = own_frames(window, core, roll, model.settle)
+    if phase.share == 1:
+        return frames, None
+    index, weight = important(losses, max(1, count), rng)
+    return frames.take(index), weight
 
 
 def _warm_cosine(step: int, steps: int, warmup: int) -> float:
