@@ -8,9 +8,10 @@ import torch
 
 from wm_runtime.facts import STAGES, Stage
 from wm_runtime.schema import State
-from wm_train.dynamics.contact import LANDING, REST, SINK, Contact
+from wm_train.dynamics.contact import FALL, LANDING, REST, SINK, Contact
 from wm_train.dynamics.named import named
 
+FOX, THROWN = 1, 239
 CONTACT = Contact()
 every_stage = pytest.mark.parametrize("where", STAGES, ids=lambda s: s.name)
 
@@ -61,6 +62,22 @@ def test_a_fighter_falls_through_platforms_and_beside_the_stage() -> None:
         result = settled(before, after)
         assert (result["y"] == after["y"]).all()
         assert (result["airborne"] == 1).all()
+
+
+@every_stage
+def test_who_stands_where_nothing_is_falls(where: Stage) -> None:
+    floor = next(s for s in where.surfaces if not s.platform and s.x[0] < 0 < s.x[1])
+    last = max((s for s in where.surfaces if not s.platform), key=lambda s: s.x[1])
+    for x, y in ((last.x[1] + 1, last.y[1]), (0.0, floor.y[0] + 60)):
+        state = one(where, x=x, y=y, ground=floor.id, self_x_ground=1.5, jumps=2)
+        state["character"] = FOX
+        fallen = settled(state, state)
+        assert {name: fallen[name][0, 0] for name in ("airborne", "action", "jumps", "self_x_air")} == {
+            "airborne": 1, "action": FALL, "jumps": 1, "self_x_air": 1.5,
+        }  # fmt: skip
+        assert fallen["y"] == pytest.approx(y, abs=1e-3)
+    held = one(where, x=last.x[1] + 1, y=last.y[1], ground=floor.id, action=THROWN)
+    assert (settled(held, held)["airborne"] == 0).all()
 
 
 def test_real_games_are_left_as_they_are(real_dataset) -> None:

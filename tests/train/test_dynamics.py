@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from synthetic import synthetic_game
-from wm_runtime.facts import STAGES, TIMING, Stage, stage
+from wm_runtime.facts import FAMILIES, STAGES, TIMING, Stage, stage
 from wm_runtime.replays.dataset import Dataset, DatasetWriter
 from wm_runtime.schema import CONTROL_NAMES, FIRST_FRAME, MATCH_FRAMES, NO_PLAYER, PLAYERS, State
 from wm_runtime.starts import spawn
@@ -27,6 +27,7 @@ from wm_train.models.heads import HEAD, HEADS
 
 DEAD_DOWN, DEAD_LEFT, DEAD_RIGHT, DEAD_UP, DEAD_FLY, DEAD_SPLAT = 0, 1, 2, 4, 6, 7
 LAST_DEAD, REBIRTH, REBIRTH_WAIT, WAIT, FALL = 10, 12, 13, 14, 29
+SHIELD_BREAK_END = FAMILIES["shield_break"][-1]
 Step = tuple[State, dict[str, np.ndarray]]
 every_stage = pytest.mark.parametrize("where", STAGES, ids=lambda s: s.name)
 
@@ -123,8 +124,20 @@ def test_percent_rises_by_what_is_said_and_never_falls() -> None:
     assert track(play(saying(percent=0.4), match(percent=12), 2), "percent") == [12, 12]
 
 
+def test_a_shield_grows_slowly_but_when_it_was_broken_or_its_fighter_is_reborn() -> None:
+    assert track(play(saying(WAIT, shield=9.0), match(shield=30), 2), "shield") == pytest.approx([30.07, 30.14])
+    broken = match(shield=0, action=SHIELD_BREAK_END)
+    assert track(play(saying(WAIT, shield=30.0), broken, 1), "shield") == pytest.approx([30])
+
+
+def test_the_flag_of_hitlag_is_set_while_it_lasts() -> None:
+    steps = play(saying(), match(hitlag=2, flags_2=0x20 | 0x04), 3)
+    assert track(steps, "hitlag") == [1, 0, 0]
+    assert track(steps, "flags_2") == [0x24, 0x04, 0x04]
+
+
 def test_the_shield_stays_in_its_range() -> None:
-    assert track(play(saying(shield=40.0), match(shield=30), 2), "shield") == [60, 60]
+    assert track(play(saying(shield=40.0), match(shield=59.95), 2), "shield") == [60, 60]
     assert track(play(saying(shield=-40.0), match(shield=30), 2), "shield") == [0, 0]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,14 @@ from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import FIELD
 from wm_train.config import ExactConfig, Experiment
 from wm_train.dynamics.candidates import SCALE, SIZES
-from wm_train.dynamics.exact import CLASSES, FLAGS, ExactCore, base, mirrored
+from wm_train.dynamics.exact import ADRIFT, CLASSES, FLAGS, ExactCore, Frames, Settle, base, mirrored, own_frames
 from wm_train.dynamics.launch import SPEED, Launches, hitstun, turned
 from wm_train.dynamics.memory import recall, remember
 from wm_train.dynamics.step import WorldModel
 from wm_train.evaluate.quick import Matches, quick_windows
 from wm_train.export import as_shipped, export
 from wm_train.training.checkpoint import load_checkpoint
+from wm_train.training.importance import important
 from wm_train.training.phases import train_phases
 from wm_train.training.whole_games import Unroll, WholeGames
 
@@ -154,7 +156,7 @@ def test_hitstun_is_two_fifths_of_the_knockback() -> None:
 
 
 def experiment(**training: object) -> Experiment:
-    phases = [{"steps": 12, "batch_size": 64}, {"steps": 4, "frames": 3, "batch_size": 32}]
+    phases = [{"steps": 12, "batch_size": 64}, {"steps": 4, "frames": 3, "batch_size": 32, "share": 0.25}]
     settings = {"phases": phases, "warmup_steps": 2, "holdout": 0.25, "learning_rate": 3e-3, **training}
     return Experiment(name="tiny-exact", model=TINY, training=settings)
 
@@ -186,6 +188,73 @@ def test_the_same_seed_trains_the_same_weights(dataset: Dataset, trained: Path, 
     train_phases(experiment(), dataset, tmp_path)
     first, second = (load_checkpoint(folder / "final.pt")[0].state_dict() for folder in (trained, tmp_path))
     assert all(torch.equal(first[name], value) or value.isnan().any() for name, value in second.items())
+
+
+@pytest.mark.parametrize("at", [5, 14], ids=["true frames", "rollouts"])
+def test_a_run_that_was_stopped_goes_on_to_the_same_weights(
+    at: int, dataset: Dataset, trained: Path, tmp_path: Path
+) -> None:
+    def stop(step: int, steps: int, loss: float) -> None:
+        if step == at:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train_phases(experiment(), dataset, tmp_path, on_step=stop)
+    assert json.loads((tmp_path / "manifest.json").read_text())["status"] == "interrupted"
+    steps: list[int] = []
+    train_phases(experiment(), dataset, tmp_path, on_step=lambda step, _, loss: steps.append(step), resume=True)
+    assert steps == list(range(at + 1, 17))
+    first, second = (load_checkpoint(folder / "final.pt")[0].state_dict() for folder in (trained, tmp_path))
+    assert all(torch.equal(first[name], value) or value.isnan().any() for name, value in second.items())
+
+
+def test_a_run_goes_on_only_as_it_was_and_is_never_overwritten(dataset: Dataset, trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds a run"):
+        train_phases(experiment(), dataset, trained)
+    with pytest.raises(UserError, match=r"training\.learning_rate was 0\.003, is 0\.001"):
+        train_phases(experiment(learning_rate=1e-3), dataset, trained, resume=True)
+    with pytest.raises(UserError, match=r"no last\.pt"):
+        train_phases(experiment(), dataset, tmp_path, resume=True)
+
+
+def test_a_loss_that_is_not_finite_ends_a_run_and_leaves_its_frames(dataset: Dataset, tmp_path: Path) -> None:
+    settings = experiment(phases=[{"steps": 40, "batch_size": 16}], learning_rate=1e30, warmup_steps=0)
+    with pytest.raises(UserError, match="not finite"):
+        train_phases(settings, dataset, tmp_path)
+    bad = torch.load(tmp_path / "bad_batch.pt")
+    assert bad["before"]["x"].shape == (16, 2)
+    assert "model" in torch.load(tmp_path / "last.pt")
+
+
+def test_of_many_frames_the_worst_are_chosen_oftenest_and_the_mean_stays_what_it_was() -> None:
+    rng = torch.Generator().manual_seed(0)
+    losses = torch.rand(4096, generator=rng) ** 12
+    means = []
+    for _ in range(100):
+        index, weight = important(losses, 512, rng)
+        assert len(index.unique()) == 512
+        means.append((losses[index] * weight).mean().item())
+        assert losses[index].mean() > 3 * losses.mean()
+    assert np.mean(means) == pytest.approx(losses.mean().item(), rel=0.01)
+    index, weight = important(losses, 4096, rng)
+    assert torch.equal(index.sort().values, torch.arange(4096))
+    assert torch.equal(weight, torch.ones(4096))
+
+
+def test_a_rollout_that_is_far_off_goes_on_from_the_true_game(core: ExactCore, window: Unroll) -> None:
+    def fly(frames: Frames, settle: Settle) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        away = {**frames.before, "x": frames.before["x"] + torch.tensor([[3.0, 0.0], [9.0, 0.0]] * (WINDOWS // 2))}
+        return torch.zeros(WINDOWS), away, frames.carry
+
+    frames, losses = own_frames(window, core, fly, lambda *state: state[1])
+    true = core.true_frames(window)
+    second = slice(WINDOWS, 2 * WINDOWS)
+    assert len(losses) == len(frames.match) == WINDOWS * FRAMES
+    moved = frames.before["x"][second] - true.before["x"][second]
+    off = (true.before["x"][:WINDOWS] + 3.0 - true.before["x"][second]).abs()[::2, 0] <= ADRIFT
+    assert off.any()
+    assert torch.equal(frames.before["x"][second][1::2], true.before["x"][second][1::2])
+    assert (moved[::2][off].abs().amax(dim=-1) > 0).all()
 
 
 def test_training_without_phases_is_refused(dataset: Dataset, tmp_path: Path) -> None:

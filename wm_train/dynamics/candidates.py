@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from wm_runtime.facts import physics
 from wm_runtime.schema import C_, FIELD, VELOCITIES
+from wm_train.dynamics.features import AIR_DODGE, AIR_DODGE_DECAY
 from wm_train.dynamics.geometry import REST, Geometry, Surfaces
 from wm_train.dynamics.kinematics import displacement, length
 from wm_train.dynamics.launch import LAUNCHES, hitstun, turned
@@ -31,33 +32,45 @@ REGRESSED = 0
 DECAY = 0.051
 """Loss of knockback's length a frame in the air."""
 MIRRORED = ("self_x_air", "self_x_ground", "knockback_x")
-AIR_DODGE, AIR_DODGE_DECAY = 3.1, 0.9
-"""Speed of an air dodge, units a frame, and what of it is left a frame later."""
 TURN_SHARE = 0.25
 """What turning out of a dash leaves of the speed, before friction."""
 PUSH, WIND = 0.3, 0.2
 """Units a frame by which fighters who stand in each other push, and by which wind pushes."""
 NUDGE, SHIFT = 6.0, 3.0
 """Reach of smash and automatic directional influence, units at full stick."""
-SHIELD_FULL, SHIELD_CHANGES = 60.0, (-0.28, -0.14, 0.07, -0.2828, -0.4)
+SHIELDED = 0.66
+"""The share of it that is left behind a shield."""
+SHIELD_FULL, SHIELD_CHANGES = 60.0, (-0.28, -0.14, 0.07, -0.2828, -0.4, -0.21)
+SHIELD_DRAIN, LIGHT_DRAIN = 0.28, 0.38
+"""What a hard shield loses a frame, and how much less of that for each part of the trigger that is not pressed."""
+SHIELD_SHARE, SHIELD_PUSH = 0.7, (0.24, 0.054, 2.0)
+"""What a shield loses for each percent of a move, and the speed with which its holder slides: so much, so much more
+for each percent, and the most. Measured on train."""
+SHIELD_STUN, STUN_PACE, STUN = 181, 20.0, (0.45 * 200 / 201, 2.0 * 200 / 201)
+"""Frames of the action that pass while a stun of so many frames for each percent, and so many more, lasts."""
+BLOW_BACK = (0.02, 0.07, 1.1)
+"""Speed with which who strikes a shield slides back, in no field of the state: so much, so much more for each percent;
+and the friction that it loses a frame, in those of the fighter. Measured on train."""
 HITLAGS = 21
 """Values that hitlag may take anew."""
 SURFACES = Geometry().table.shape[1]
 _COLUMN = {name: i for i, name in enumerate(MOVE_COLUMNS)}
 
 FORMULAS = {
-    "self_x_air": 13, "self_y": 7, "knockback_x": 7 + 2 * LAUNCHES, "knockback_y": 4 + LAUNCHES, "self_x_ground": 20,
+    "self_x_air": 17, "self_y": 11, "knockback_x": 7 + 2 * LAUNCHES, "knockback_y": 4 + LAUNCHES, "self_x_ground": 22,
 }  # fmt: skip
 """Velocity → number of its candidates beyond regressed, unchanged, zero, and those of tables."""
+FOLLOWING = {"self_x_air": 2, "self_x_ground": 2}
+"""Velocity → number of its candidates that follow from what was chosen before it."""
 SIZES: dict[str, int] = {
-    **{name: 5 + FORMULAS[name] + CHANGES + VALUES for name in VELOCITIES},
-    "x": 26,
+    **{name: 5 + FORMULAS[name] + CHANGES + VALUES + FOLLOWING.get(name, 0) for name in VELOCITIES},
+    "x": 32,
     "y": 13 + SURFACES,
-    "state_age": 8 + AGE_RATES + AGE_STARTS,
-    "hitlag": 4 + HITLAGS,
+    "state_age": 9 + AGE_RATES + AGE_STARTS,
+    "hitlag": 6 + HITLAGS,
     "percent": 2 + DAMAGES,
-    "shield": 5 + len(SHIELD_CHANGES),
-    "misc_as": 6,
+    "shield": 8 + len(SHIELD_CHANGES) + DAMAGES,
+    "misc_as": 7,
 }
 """Field → number of its candidates."""
 TOLERANCE = {
@@ -93,15 +106,18 @@ class Candidates(nn.Module):
             table[: len(known)] = torch.where(known.isnan(), table[: len(known)], known)
             self.register_buffer(name, table, persistent=False)
 
-    def age(self, before: Named, action: Tensor, last_age: Tensor, ground: Tensor, regressed: Tensor) -> Tensor:
-        """State, next action, age of the frame before, next velocity on the ground and a regressed change (N, 2) →
-        (N, 2, SIZES["state_age"])."""
+    def age(self, before: Named, action: Tensor, last: Named, regressed: Tensor) -> Tensor:
+        """State, next action, fields of the frame before and a regressed change (N, 2) → (N, 2, SIZES["state_age"]).
+
+        A walk's pace is that of the velocity of the frame before: measured on train."""
         move = (before["character"] * ACTIONS + action).long()
         age = before["state_age"]
         rate, start, loop = self.tables.age_rate[move], self.tables.age_start[move], self.tables.loop[move]
-        others = [age + regressed, age, age + (age - last_age), torch.zeros_like(age), _known(loop[..., 1], age)]
+        others = [age + regressed, age, age + (age - last["state_age"]), torch.zeros_like(age)]
         pace = _known(self.tables.pace[move], torch.zeros_like(age))
-        others += [age + 1.0, age + pace * ground.abs(), age + pace * before["self_x_ground"].abs()]
+        others += [_known(loop[..., 1], age), age + 1.0, age + pace * last["self_x_ground"].abs()]
+        struck = ((before["self_x_ground"].abs() - SHIELD_PUSH[0]) / SHIELD_PUSH[1]).clamp(min=0.0)
+        others += [age + pace * before["self_x_ground"].abs(), age + STUN_PACE / (struck * STUN[0] + STUN[1])]
         rates = torch.where(rate.isnan(), age[..., None], age[..., None] + rate)
         return torch.cat([torch.stack(others, dim=-1), rates, _known(start, age[..., None])], dim=-1)
 
@@ -110,11 +126,12 @@ class Candidates(nn.Module):
         last_controllers: Tensor, regressed: dict[str, Tensor],
     ) -> dict[str, Tensor]:  # fmt: skip
         """State, row of the next move and age, that move, the other fighter's, rise of percent (N, 2), controllers of
-        the next and of the present frame (N, 2, 13) and regressed changes → velocity → (N, 2, candidates), mirrored."""
+        the next and of the present frame (N, 2, 13) and regressed changes → velocity → (N, 2, candidates), mirrored,
+        without those that follow from what is chosen (`following`)."""
         facing, character = before["facing"].float(), before["character"].long()
         table = self.tables.moves[row]  # (N, 2, columns)
         own = {name: before[name] * facing if name in MIRRORED else before[name] for name in VELOCITIES}
-        formulas = self._formulas(own, character, move, controllers, facing)
+        formulas = self._formulas(own, character, move, row, controllers, last_controllers, facing)
         knocked = self._knockback(before, attack, rise, last_controllers, facing)
         formulas = {name: [*columns, *knocked.get(name, [])] for name, columns in formulas.items()}
         out = {}
@@ -129,6 +146,17 @@ class Candidates(nn.Module):
             out[name] = torch.cat([torch.stack(columns, dim=-1), changes, _known(values, wide)], dim=-1)
         return out
 
+    @staticmethod
+    def following(before: Named, after: Named, cosine: Tensor) -> dict[str, list[Tensor]]:
+        """State, the next shield and (where known) velocity on the ground, cosine of the slope (N, 2) → velocity →
+        FOLLOWING candidates, mirrored: the slide of a struck shield either way; on the ground, the velocity there."""
+        facing = before["facing"].float()
+        base, more, most = SHIELD_PUSH
+        slide = (base + more * shield_damage(before, after)).clamp(max=most)
+        out = {"self_x_ground": [slide, -slide]}
+        ground = after["self_x_ground"] * facing
+        return {**out, "self_x_air": [ground, ground * cosine]}
+
     def _knockback(
         self, before: Named, attack: Tensor, rise: Tensor, last_controllers: Tensor, facing: Tensor
     ) -> dict[str, list[Tensor]]:
@@ -141,8 +169,9 @@ class Candidates(nn.Module):
         return {**out, "knockback_y": [y * left, *up.unbind(-1)]}
 
     def _formulas(
-        self, own: Named, character: Tensor, move: Tensor, controllers: Tensor, facing: Tensor
-    ) -> dict[str, list[Tensor]]:
+        self, own: Named, character: Tensor, move: Tensor, row: Tensor, controllers: Tensor, last_controllers: Tensor,
+        facing: Tensor,
+    ) -> dict[str, list[Tensor]]:  # fmt: skip
         stick = controllers[..., C_["main_x"]] * facing
         x, ground, y = own["self_x_air"], own["self_x_ground"], own["self_y"]
         drift = _known(self.tables.drift[character], torch.zeros_like(x)[..., None])
@@ -162,21 +191,34 @@ class Candidates(nn.Module):
         none = torch.zeros_like(x)
         slow = _known(self.tables.slow[move], none[..., None])
         jump, leap = (_known(t[character], none[..., None]) for t in (self.tables.jump, self.tables.air_jump))
-        hop = stick * jump[..., 0] + ground * jump[..., 1]
+        held, held_tilt = last_controllers[..., C_["main_x"]] * facing, last_controllers[..., C_["main_y"]]
+        hop = held * jump[..., 0] + ground * jump[..., 1]
         hop = torch.minimum(torch.maximum(hop, -jump[..., 2]), jump[..., 2])
         dodge_x, dodge_y = AIR_DODGE * stick / tilted, AIR_DODGE * tilt / tilted
         own_length = length(x, y)
         shorter = ((own_length - slow[..., 2]) / own_length).clamp(min=0.0)
+        walk = _known(self.tables.ground[character], none[..., None])
+        burst = _known(self.tables.burst[move], none)
+        held_length = length(held, held_tilt)
+        bursts_x = [burst * held / held_length, burst * stick / tilted]
+        bursts_y = [burst * held_tilt / held_length, burst * tilt / tilted]
+        usual = _known(self.tables.moves[row][..., _COLUMN["self_x_air.change"]], none)
+        usual_ground = _known(self.tables.moves[row][..., _COLUMN["self_x_ground.value"]], none)
+        kept = _known(self.tables.kept[move], none)
+        steered = x + usual + _known(self.tables.steer[move], none) * stick
         in_air = [x + push, top, slowed, reached, eased]
         return {
             "self_x_air": [*in_air, ground, x * AIR_DODGE_DECAY, dodge_x, dodge_x * AIR_DODGE_DECAY, hop,
-                           stick * leap[..., 0] + stick.sign() * leap[..., 1], _slower(x, slow[..., 0]), x * shorter],
+                           stick * leap[..., 0] + stick.sign() * leap[..., 1], _slower(x, slow[..., 0]), x * shorter,
+                           *bursts_x, steered, x * kept],
             "self_y": [fall, y - self.gravity[character], -self.terminal[character], -self.fast_fall[character],
-                       y * AIR_DODGE_DECAY, dodge_y, y * shorter],
+                       y * AIR_DODGE_DECAY, dodge_y, y * shorter, dodge_y * AIR_DODGE_DECAY, *bursts_y,
+                       y * kept],
             "knockback_x": [kx * left, *_rubbed(kx, friction), -kx],
             "knockback_y": [ky * left, -ky, ky * -0.8],
             "self_x_ground": [*self._on_ground(ground, x, stick, character), *in_air[::2], in_air[3],
-                              x * AIR_DODGE_DECAY, dodge_x * AIR_DODGE_DECAY, _slower(ground, slow[..., 1])],
+                              x * AIR_DODGE_DECAY, dodge_x * AIR_DODGE_DECAY, _slower(ground, slow[..., 1]),
+                              ground + 2 * (stick * walk[..., 0] + stick.sign() * walk[..., 1]), -usual_ground],
         }  # fmt: skip
 
     def _on_ground(self, v: Tensor, air: Tensor, stick: Tensor, character: Tensor) -> list[Tensor]:
@@ -195,11 +237,11 @@ class Candidates(nn.Module):
         ]  # fmt: skip
 
     def x(
-        self, before: Named, after: Named, row: Tensor, places: dict[str, Tensor], cosine: Tensor, controllers: Tensor,
-        regressed: Tensor,
+        self, before: Named, after: Named, last: Named, row: Tensor, places: dict[str, Tensor], cosine: Tensor,
+        controllers: Tensor, regressed: Tensor,
     ) -> Tensor:  # fmt: skip
-        """State; next velocities, airborne state, action and age; row of the move; geometry.places and slope_at;
-        controllers → (N, 2, SIZES["x"]) positions, not mirrored."""
+        """State; next velocities, airborne state, action and age; fields of the frame before; row of the move;
+        geometry.places and slope_at; controllers → (N, 2, SIZES["x"]) positions, not mirrored."""
         x, facing = before["x"], before["facing"].float()
         step = displacement(before, after)[0]
         moved = x + step
@@ -211,13 +253,20 @@ class Candidates(nn.Module):
         of_holder = _known(held[..., 0], torch.zeros_like(x)) * after["facing"].flip(1)
         glide = before["self_x_ground"] + after["knockback_x"]
         main, c = controllers[..., C_["main_x"]], controllers[..., C_["c_x"]]
+        glided = x - last["x"] - displacement({**before, "hitlag": last["hitlag"]}, before)[0]
+        friction = BLOW_BACK[2] * self.friction[before["character"].long()]
+        struck = (before["self_x_ground"].flip(1).abs() - SHIELD_PUSH[0]) / SHIELD_PUSH[1]
+        thrown_back = (BLOW_BACK[0] + BLOW_BACK[1] * struck - friction).clamp(min=0.0) * away
+        glided = _slower(glided, friction)
         columns = [
             moved + regressed * facing, moved, x, places["edge_stand"] * side, from_edge, x + change, x + NUDGE * main,
             x + SHIFT * main, x + SHIFT * c, moved + SHIFT * main, moved + SHIFT * c, moved + change,
             x.flip(1) + of_holder, moved.flip(1) + of_holder, x + after["self_x_ground"], x + glide,
             x + step * cosine, x + glide * cosine,
             moved + PUSH * away, x + PUSH * away, x + glide + PUSH * away, moved + WIND, moved - WIND,
-            x + WIND, x - WIND, -places["edge_stand"] * side,
+            x + WIND, x - WIND, -places["edge_stand"] * side, moved + SHIELDED * SHIFT * main,
+            x + SHIELDED * NUDGE * main,
+            moved + glided, moved + glided + PUSH * away, moved + thrown_back, moved + thrown_back + PUSH * away,
         ]  # fmt: skip
         return torch.stack(columns, dim=-1)
 
@@ -242,13 +291,16 @@ class Candidates(nn.Module):
         near = torch.where(heights.abs() < 1e6, heights, y[..., None])
         return torch.cat([torch.stack(columns, dim=-1), near], dim=-1)
 
-    def hitlag(self, before: Named, rise: Tensor) -> Tensor:
-        """As it is, counted down, what a rise of percent (N, 2) of this fighter or the other brings, or anything."""
+    def hitlag(self, before: Named, after: Named, rise: Tensor) -> Tensor:
+        """As it is, counted down, what a rise of percent (N, 2) or a blow on the shield (next state `after`) of this
+        fighter or the other brings, or anything."""
         brought = (rise / 3 + 3 + 1e-4).floor()
         counted = (before["hitlag"] - 1).clamp(min=0.0)
         fresh = torch.arange(1, HITLAGS + 1, device=counted.device, dtype=counted.dtype).expand(*counted.shape, HITLAGS)
+        damage = shield_damage(before, after)
+        blow = torch.where(damage > 0.5, (damage / 3 + 3 + 1e-2).floor(), counted)
         columns = [before["hitlag"], counted, brought, brought.flip(1)]
-        return torch.cat([torch.stack(columns, dim=-1), fresh], dim=-1)
+        return torch.cat([torch.stack(columns, dim=-1), fresh, torch.stack([blow, blow.flip(1)], dim=-1)], dim=-1)
 
     def percent(self, before: Named, attack: Tensor, regressed: Tensor) -> Tensor:
         """Rises by what the other fighter's move `attack` (N, 2) commonly does."""
@@ -256,18 +308,34 @@ class Candidates(nn.Module):
         damage = _known(self.tables.damage[attack], torch.zeros_like(percent))
         return torch.cat([percent + regressed.clamp(min=0.0)[..., None], percent, percent + damage], dim=-1)
 
-    def shield(self, before: Named, regressed: Tensor) -> Tensor:
+    def shield(
+        self, before: Named, last: Named, attack: Tensor, controllers: Tensor, last_controllers: Tensor,
+        regressed: Tensor,
+    ) -> Tensor:  # fmt: skip
+        """State, fields of the frame before, the other fighter's next move (N, 2), controllers of the next and of the
+        present frame → what a shield loses to its holder's trigger, regains, and loses to a blow."""
         shield = before["shield"]
-        changes = [(shield + change).clamp(0.0, SHIELD_FULL) for change in SHIELD_CHANGES]
-        columns = [(shield + regressed).clamp(0.0, SHIELD_FULL), shield, torch.full_like(shield, SHIELD_FULL)]
-        columns += [torch.zeros_like(shield), torch.full_like(shield, SHIELD_FULL / 2), *changes]
-        return torch.stack(columns, dim=-1)
+        full = torch.full_like(shield, SHIELD_FULL)
+        columns = [(shield + regressed).clamp(0.0, SHIELD_FULL), shield, full, torch.zeros_like(shield), full / 2]
+        columns += [shield + change for change in SHIELD_CHANGES]
+        for pads in (last_controllers, controllers):
+            columns.append(shield - SHIELD_DRAIN + LIGHT_DRAIN * (1 - pads[..., C_["shoulder"]]))
+        columns.append(shield + (shield - last["shield"]))
+        damage = _known(self.tables.damage[attack], torch.zeros_like(shield)[..., None])
+        blows = shield[..., None] - SHIELD_DRAIN - SHIELD_SHARE * damage
+        return torch.cat([torch.stack(columns, dim=-1), blows], dim=-1).clamp(0.0, SHIELD_FULL)
 
     def misc_as(self, before: Named, after: Named, row: Tensor, regressed: Tensor) -> Tensor:
         misc = bounded(before["misc_as"])
         table = _known(self.tables.moves[row][..., _COLUMN["misc_as.value"]], misc)
         stun = hitstun(after["knockback_x"], after["knockback_y"])
-        return torch.stack([misc + regressed, misc, misc - 1, torch.zeros_like(misc), table, stun], dim=-1)
+        return torch.stack([misc + regressed, misc, misc - 1, torch.zeros_like(misc), table, stun, misc + 1], dim=-1)
+
+
+def shield_damage(before: Named, after: Named) -> Tensor:
+    """Percent of the move that a shield was struck by, (N, 2); 0 where it was not."""
+    damage = (before["shield"] - after["shield"] - SHIELD_DRAIN) / SHIELD_SHARE
+    return torch.where(after["action"] == SHIELD_STUN, damage, torch.zeros_like(damage)).clamp(min=0.0)
 
 
 def _rubbed(v: Tensor, friction: Tensor) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Contact with the stage by rule: who stands, stands on its surface; nobody sinks through solid ground.
+"""Contact with the stage by rule: who stands, stands on a surface, or falls; nobody sinks through solid ground.
 
 Surfaces: wm_runtime.facts, those that do not move. On val, standing fighters keep to 0.0012 units of their surface's
 height, but for first frames of teetering and a few moves (mwm replays audit, rule on_a_surface).
@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wm_runtime.facts import FAMILIES, STAGES
+from wm_runtime.facts import CHARACTERS, FAMILIES, STAGES
+from wm_runtime.replays.rules import POKEMON_STADIUM, REBIRTH_WAIT, SAMUS
 from wm_runtime.schema import FIELD
 from wm_train.dynamics.named import Named
 
@@ -17,12 +18,14 @@ EXACT = 2e-3
 """Who stands so near to a surface's height, units, stands on it, whatever surface was said."""
 REST = 0.0001
 """Height of a fighter at rest above its surface, units."""
-REACH, BESIDE = 10.0, 1.0
+REACH, BESIDE = 10.0, 0.25
 """A standing fighter is set on its surface from so far above or below it, and so far beyond its ends."""
 SINK, INSIDE = 14.0, 5.0
 """An airborne fighter that is so far below solid ground, so far in from its ends, has fallen through it: it lands."""
-LANDING = 42
+LANDING, FALL, TEETER = 42, 29, 245
 HELD = ("grabbed", "thrown", "captured")
+UNSUPPORTED = (*HELD, "entry", "special", "ledge")
+"""Families of actions in which fighters are on the ground, by their own account, where nothing is."""
 
 
 class Contact(nn.Module):
@@ -36,6 +39,12 @@ class Contact(nn.Module):
     solid: Tensor
     held: Tensor
     """(actions,): those in which another fighter decides where this one is."""
+    supported: Tensor
+    """(actions,): those in which who is on the ground is on a surface."""
+    moving: Tensor
+    """(stages, ids): surfaces that move."""
+    jumps: Tensor
+    """(characters,): jumps that are left once the ground is."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +60,19 @@ class Contact(nn.Module):
                     tables[name][stage, i] = value
         held = torch.zeros(FIELD["action"].classes or 0, dtype=torch.bool)
         held[[action for family in HELD for action in FAMILIES[family]]] = True
-        for name, table in {**tables, "ids": ids, "solid": solid, "held": held}.items():
+        supported = torch.ones_like(held)
+        supported[[action for family in UNSUPPORTED for action in FAMILIES[family]] + [TEETER]] = False
+        moving = torch.zeros((shape[0], 1 + max(s.id for arena in STAGES for s in arena.surfaces)), dtype=torch.bool)
+        for arena in STAGES:
+            moving[arena.id, [s.id for s in arena.surfaces if s.moves]] = True
+            if arena.id == POKEMON_STADIUM:  # its transformations have surfaces of their own
+                named = {s.id for s in arena.surfaces}
+                moving[arena.id, [i for i in range(moving.shape[1]) if i not in named]] = True
+        jumps = torch.ones(FIELD["character"].classes or 0, dtype=torch.int32)
+        for fighter in CHARACTERS:
+            jumps[fighter.internal_id] = fighter.jumps - 1
+        found = {**tables, "ids": ids, "solid": solid, "held": held, "supported": supported, "moving": moving}
+        for name, table in {**found, "jumps": jumps}.items():
             self.register_buffer(name, table, persistent=False)
 
     def forward(self, before: Named, after: Named, stage: Tensor) -> Named:
@@ -79,13 +100,22 @@ class Contact(nn.Module):
         sinks = (after["airborne"] == 1)[..., None] & solid & (ids >= 0) & was_above & (y < height - SINK) & within
 
         on, through = stands.any(dim=-1), sinks.any(dim=-1)
+        moves = self.moving[stage][:, None].expand(-1, 2, -1)
+        named = after["ground"].clamp(0, moves.shape[-1] - 1).long()
+        moves = moves.gather(-1, named[..., None])[..., 0] & (after["ground"] == named)
+        free &= self.supported[after["action"].long()] & (after["character"] != SAMUS)
+        falls = free & (after["action"] > REBIRTH_WAIT) & ~on & ~moves & ~through
+        character = after["character"].long()
         ground = torch.where(stands | sinks, height, torch.full_like(height, -1e9)).amax(dim=-1)
         landed = torch.where(sinks, ids.expand_as(sinks), nothing).amax(dim=-1)
         return {
             **after,
             "y": torch.where(on | through, ground, after["y"]),
-            "airborne": after["airborne"].masked_fill(through, 0),
-            "action": after["action"].masked_fill(through, LANDING),
+            "airborne": after["airborne"].masked_fill(through, 0).masked_fill(falls, 1),
+            "action": after["action"].masked_fill(through, LANDING).masked_fill(falls, FALL),
+            "state_age": after["state_age"].masked_fill(falls, 0.0),
+            "jumps": torch.where(falls, torch.minimum(self.jumps[character], after["jumps"]), after["jumps"]),
+            "self_x_air": torch.where(falls, after["self_x_ground"], after["self_x_air"]),
             "ground": torch.where(through, landed, after["ground"]),
             "self_y": after["self_y"].masked_fill(through, 0.0),
             "knockback_y": after["knockback_y"].masked_fill(through, 0.0),

@@ -18,7 +18,7 @@ from torch import Tensor
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import CONTROL_NAMES, FIELD, M_, NO_GROUND, NO_PLAYER, PLAYERS, VELOCITIES, state_layout
 from wm_train.config import ExactConfig
-from wm_train.dynamics.candidates import MIRRORED, REGRESSED, SCALE, SIZES, TOLERANCE, Candidates
+from wm_train.dynamics.candidates import FOLLOWING, MIRRORED, REGRESSED, SCALE, SIZES, TOLERANCE, Candidates
 from wm_train.dynamics.core import Carry, Core, Proposal, zeros
 from wm_train.dynamics.features import EMBEDDED, FLAGS, Features, scaled
 from wm_train.dynamics.geometry import Surfaces, crosses, slope_at, support
@@ -42,6 +42,8 @@ CHOICES = {"last_attack": 4, "combo_count": 4, "last_hit_by": 3}
 BITS = 8 * len(FLAGS)
 AT_LAST = ("x", "y")
 """Fields chosen when all else of the next frame is known."""
+CHOSEN_IN_TURN = ("self_x_ground", "self_x_air", "self_y", "knockback_x", "knockback_y")
+"""Velocities: on the ground, that in the air follows."""
 HEADS: dict[str, dict[str, int]] = {
     "acted": {"percent": SIZES["percent"], "percent.value": 1},
     "struck": {
@@ -63,7 +65,7 @@ CHANGE_WEIGHT = 5.0
 ADRIFT = 4.0
 """Units, in x and y together, by which a training rollout may be off before it goes on from the true state."""
 WEIGHTS = {
-    "action": 1.0, "percent": 0.5, **dict.fromkeys((*VELOCITIES, *AT_LAST), 1.0), "state_age": 0.5, "hitlag": 0.5,
+    "action": 1.0, "percent": 1.0, **dict.fromkeys((*VELOCITIES, *AT_LAST), 1.0), "state_age": 0.5, "hitlag": 0.5,
     "shield": 0.3, "misc_as": 0.3, "turns": 0.5, "airborne": 1.0, "hurtbox": 0.5, "jumps": 0.3, "l_cancel": 0.1,
     "ground": 0.5, **dict.fromkeys(CHOICES, 0.1), "flags": 4.0, "values": 0.3,
 }  # fmt: skip
@@ -192,17 +194,20 @@ class ExactCore(Core):
 
         h, heads = self.network.stage("struck", h, _rises(before, rise))
         logits |= heads
-        if truth is None:
-            self._choose(after, before, past, match, controllers, heads, attack, rise)
-
         stage = stage_of(match)
         surfaces = self.geometry.surfaces(stage, match[..., M_["frame"]] + 1)
+        cosine = slope_at(surfaces, before["x"], before["y"])
+        if truth is None:
+            self._choose(after, before, past, match, controllers, heads, attack, rise, cosine)
+
         _, heads = self.network.stage("moved", h, self._contact(before, told, surfaces, stage))
         logits |= heads
         if truth is None:
             row = self.tables.row(before["character"], after["action"], after["state_age"])
-            places, cosine = self.geometry.places(stage), slope_at(surfaces, before["x"], before["y"])
-            options = self.candidates.x(before, after, row, places, cosine, controllers, _value(heads, "x"))
+            places = self.geometry.places(stage)
+            options = self.candidates.x(
+                before, after, past.last, row, places, cosine, controllers, _value(heads, "x")
+            )
             after["x"] = _pick(options, heads["x"])
             options = self.candidates.y(before, after, row, places, surfaces, controllers, _value(heads, "y"))
             after["y"] = _pick(options, heads["y"])
@@ -210,7 +215,7 @@ class ExactCore(Core):
 
     def _choose(
         self, after: Named, before: Named, past: Past, match: Tensor, controllers: Tensor, heads: dict[str, Tensor],
-        attack: Tensor, rise: Tensor,
+        attack: Tensor, rise: Tensor, cosine: Tensor,
     ) -> None:  # fmt: skip
         """Puts into `after` what the stage `struck` chooses."""
         for name in ("airborne", "hurtbox", "jumps", "l_cancel", "ground"):
@@ -225,18 +230,24 @@ class ExactCore(Core):
         for i, name in enumerate(FLAGS):
             after[name] = (set_[..., i, :] * powers).sum(dim=-1).int()
 
-        last_age, age_value = past.last["state_age"], _value(heads, "state_age")
-        ages = self.candidates.age(before, after["action"], last_age, before["self_x_ground"], age_value)
-        row = self.tables.row(before["character"], after["action"], _pick(ages, heads["state_age"]))
+        last_controllers = past.controllers[:, -1]
+        ages = self.candidates.age(before, after["action"], past.last, _value(heads, "state_age"))
+        after["state_age"] = _pick(ages, heads["state_age"])
+        shields = self.candidates.shield(
+            before, past.last, attack, controllers, last_controllers, _value(heads, "shield")
+        )
+        after["shield"] = _pick(shields, heads["shield"])
+        row = self.tables.row(before["character"], after["action"], after["state_age"])
         values = {name: _value(heads, name) for name in VELOCITIES}
         velocities = self._velocities(before, past, after["action"], row, attack, rise, controllers, values)
-        for name, options in velocities.items():
+        for name in CHOSEN_IN_TURN:
+            options = velocities[name]
+            if name in FOLLOWING:
+                more = self.candidates.following(before, after, cosine)[name]
+                options = torch.cat([options, torch.stack(more, dim=-1)], dim=-1)
             sign = before["facing"].float() if name in MIRRORED else 1.0
             after[name] = _pick(options, heads[name]) * sign
-        ages = self.candidates.age(before, after["action"], last_age, after["self_x_ground"], age_value)
-        after["state_age"] = _pick(ages, heads["state_age"])
-        after["hitlag"] = _pick(self.candidates.hitlag(before, rise), heads["hitlag"]).round().clamp(min=0.0)
-        after["shield"] = _pick(self.candidates.shield(before, _value(heads, "shield")), heads["shield"])
+        after["hitlag"] = _pick(self.candidates.hitlag(before, after, rise), heads["hitlag"]).round().clamp(min=0.0)
         after["misc_as"] = _pick(
             self.candidates.misc_as(before, after, row, _value(heads, "misc_as")), heads["misc_as"]
         )
@@ -296,18 +307,19 @@ class ExactCore(Core):
         surfaces = self.geometry.surfaces(stage, match[..., M_["frame"]] + 1)
         places, cosine = self.geometry.places(stage), slope_at(surfaces, before["x"], before["y"])
         nothing = dict.fromkeys(VELOCITIES, zero)
+        following = self.candidates.following(before, after, cosine)
         options = {
             **self._velocities(before, past, after["action"], row, attack, rise, controllers, nothing),
-            "x": self.candidates.x(before, after, row, places, cosine, controllers, zero),
+            "x": self.candidates.x(before, after, past.last, row, places, cosine, controllers, zero),
             "y": self.candidates.y(before, after, row, places, surfaces, controllers, zero),
-            "state_age": self.candidates.age(
-                before, after["action"], past.last["state_age"], after["self_x_ground"], zero
-            ),
-            "hitlag": self.candidates.hitlag(before, rise),
+            "state_age": self.candidates.age(before, after["action"], past.last, zero),
+            "hitlag": self.candidates.hitlag(before, after, rise),
             "percent": self.candidates.percent(before, attack, zero),
-            "shield": self.candidates.shield(before, zero),
+            "shield": self.candidates.shield(before, past.last, attack, controllers, past.controllers[:, -1], zero),
             "misc_as": self.candidates.misc_as(before, after, row, zero),
         }
+        for name, more in following.items():
+            options[name] = torch.cat([options[name], torch.stack(more, dim=-1)], dim=-1)
         right = {}
         for name, values in options.items():
             true = mirrored(name, after, before)

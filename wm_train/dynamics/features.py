@@ -14,12 +14,15 @@ from wm_runtime.facts import physics
 from wm_runtime.schema import AXES, C_, FIELD, M_, VELOCITIES
 from wm_train.dynamics.geometry import Geometry, ceiling, crosses, support
 from wm_train.dynamics.hitboxes import HitboxDistance
+from wm_train.dynamics.kinematics import length
 from wm_train.dynamics.memory import CONTROLLERS, COUNTERS, Past
 from wm_train.dynamics.named import Named, bounded
-from wm_train.dynamics.tables import MOVE_COLUMNS, MoveTables
+from wm_train.dynamics.tables import FEET_LOCKED, MOVE_COLUMNS, MoveTables
 from wm_train.encoding import STAGE_VOCABULARY, stage_of
 
 CHARACTERS, ACTIONS = FIELD["character"].classes or 0, FIELD["action"].classes or 0
+AIR_DODGE, AIR_DODGE_DECAY = 3.1, 0.9
+"""Speed of an air dodge, units a frame, and what of it is left a frame later."""
 FLAGS = ("flags_1", "flags_2", "flags_3", "flags_4", "flags_5")
 HITSTUN_FLAG = 0x02
 """Bit of flags_4 with which misc_as is the hitstun left."""
@@ -105,6 +108,7 @@ class Features(nn.Module):
             *self._hits(state, past),
         ]
         parts = [torch.stack(columns, dim=-1), *self._controllers(state, past, controllers), self._flags(state)]
+        parts.append(torch.stack(self._feet(state, past, match, controllers), dim=-1))
         return torch.cat(parts, dim=-1)
 
     def classes(self, state: Named, past: Past, match: Tensor) -> dict[str, Tensor]:
@@ -223,6 +227,46 @@ class Features(nn.Module):
             ((places["blast_right"] - x) * 0.02).clamp(max=2.0), ((x - places["blast_left"]) * 0.02).clamp(max=2.0),
             ((places["blast_top"] - y) * 0.02).clamp(max=2.0), ((y - places["blast_bottom"]) * 0.02).clamp(max=2.0),
         ]  # fmt: skip
+        return columns
+
+    def _feet(self, state: Named, past: Past, match: Tensor, controllers: Tensor) -> list[Tensor]:
+        """Where the feet are and would be in a frame, if the action goes on, falls, or is an air dodge: to a few
+        hundredths of a unit; and where a ledge is."""
+        stage, frame = stage_of(match), match[..., M_["frame"]]
+        surfaces = self.geometry.surfaces(stage, frame + 1)
+        places = self.geometry.places(stage)
+        x, y, character, action = state["x"], state["y"], state["character"].long(), state["action"]
+        facing = state["facing"].float()
+        pace = (state["state_age"] - past.last["state_age"]).clamp(0.0, 2.0)
+        pace = torch.where(past.numbers["frames_in_action"] > 0, pace, torch.ones_like(pace))
+        free = (past.numbers["since_airborne"] >= FEET_LOCKED).float() * state["airborne"].float()
+        feet = self.tables.feet[self.tables.row(character, action, state["state_age"])] * free
+        free = (past.numbers["since_airborne"] + 1 >= FEET_LOCKED).float() * state["airborne"].float()
+        next_feet = self.tables.feet[self.tables.row(character, action, state["state_age"] + pace)] * free
+        vx, vy = state["self_x_air"], state["self_y"]
+        kx, ky = state["knockback_x"], state["knockback_y"]
+        fall = torch.maximum(vy - self.gravity[character], -self.terminal[character])
+        fall = torch.minimum(fall, torch.maximum(vy, -self.terminal[character]))
+        stick, tilt = controllers[..., C_["main_x"]], controllers[..., C_["main_y"]]
+        dodge = AIR_DODGE * AIR_DODGE_DECAY / length(stick, tilt)
+        x_change, y_change = self._usual(state, past)
+        ways = (
+            (vx + kx, fall + ky), (vx + kx, ky - self.fast_fall[character]), (stick * dodge, tilt * dodge),
+            (vx * AIR_DODGE_DECAY, vy * AIR_DODGE_DECAY), (x_change, y_change), (vx + kx, vy + ky),
+        )  # fmt: skip
+        above = support(surfaces, x, y + feet)[0]
+        columns = [feet * 0.2, next_feet * 0.2, *scaled(above, (5.0, 0.5))]
+        for way_x, way_y in ways:
+            to_x, to_y = x + way_x, y + way_y + next_feet
+            through, through_solid = crosses(surfaces, x, y + feet, to_x, to_y)
+            columns += [through.float(), through_solid.float()]
+            columns += scaled(above + way_y + next_feet - feet, (3.0, 0.3, 0.03))
+        side = torch.where(x >= 0, 1.0, -1.0)
+        for way_x, way_y in ways[:2]:
+            columns += scaled((x + way_x) * side - places["edge_stand"], (4.0, 1.0))
+            columns += scaled(y + way_y - places["edge_y"], (8.0, 2.0))
+        columns.append((facing * side < 0).float() * (vy < 0).float())
+        columns += [(state["shield"] - past.last["shield"]) * 0.3, past.last["self_x_ground"] * facing * 0.4]
         return columns
 
     def _hits(self, state: Named, past: Past) -> list[Tensor]:

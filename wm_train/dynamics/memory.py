@@ -31,7 +31,9 @@ LIMIT = 1000
 """Counters stop here."""
 NEVER = 250
 """Counters of what has not happened begin here."""
-COMPARED_INTS, COMPARED_FLOATS = ("action", "hurtbox", "airborne"), ("hitlag", "percent", "x", "y", "state_age")
+COMPARED_INTS, COMPARED_FLOATS = ("action", "hurtbox", "airborne"), (
+    "hitlag", "percent", "x", "y", "state_age", "shield", "self_x_ground",
+)  # fmt: skip
 """Fields of the frame before that are kept as they were."""
 LEDGE = (252, 253)
 PRESSED = 0.3

@@ -40,10 +40,12 @@ RUN_SHARE = 0.4
 """A run gains this share of a dash's acceleration."""
 HOLDS = ("grabbed", "thrown", "captured")
 LEDGE_ACTIONS = tuple(range(252, 264))
-SIZED = ("moves", "held", "odds", "following", "run_odds", "run_following")
+SIZED = ("moves", "held", "feet", "odds", "following", "run_odds", "run_following")
 """Buffers whose length follows from the games."""
 SLOWED = ("speed_air.change", "speed_ground.change", "length.change")
 JUMP_SQUAT, JUMPS, AIR_JUMPS = 24, (25, 26), (27, 28)
+FEET_LOCKED = 9
+"""Frames in the air after which the feet are where the animation has them, no longer at the fighter's own place."""
 DRIFT_ACTIONS = tuple(range(25, 35))
 """Jumping and falling, where only the stick moves a fighter along x."""
 
@@ -81,6 +83,14 @@ class MoveTables(nn.Module):
     """(characters, 3): a jump's speed along x for each unit of stick and of speed on the ground, and the most of it."""
     air_jump: Tensor
     """(characters, 2): the same of a jump in the air by the stick, and beside the stick's amount."""
+    burst: Tensor
+    """(characters · actions,): length of the own velocity with which a move begins in the air, along the stick."""
+    steer: Tensor
+    """(characters · actions,): what the stick adds a frame to a move's usual change of the velocity along x."""
+    kept: Tensor
+    """(characters · actions,): share of the own velocity that is left a frame later, in moves that lose a share."""
+    feet: Tensor
+    """(rows,): height of the feet above a fighter's own place in the air; estimated from where they came down."""
     last_attack: Tensor
     """(characters · actions,): id that a move's hit leaves in last_attack."""
     odds: Tensor
@@ -111,6 +121,10 @@ class MoveTables(nn.Module):
             "slow": (moves, 3),
             "jump": (CHARACTERS, 3),
             "air_jump": (CHARACTERS, 2),
+            "burst": (moves,),
+            "steer": (moves,),
+            "kept": (moves,),
+            "feet": (rows,),
         }
         for name, shape in shapes.items():
             self.register_buffer(name, torch.full(shape, float("nan")))
@@ -154,6 +168,8 @@ class MoveTables(nn.Module):
         self._measure_attacks(step)
         self._measure_jumps(step)
         self._measure_odds(step)
+        self._measure_steering(step)
+        self._measure_feet(step)
 
     def _measure_moves(self, step: dict[str, np.ndarray]) -> None:
         index = np.clip(np.floor(step["state_age"] + 1.001), 0, AGES - 1).astype(np.int64)
@@ -223,7 +239,7 @@ class MoveTables(nn.Module):
         same, free = step["same"], (step["hitlag"] == 0) & (step["hitlag_before"] == 0)
         age, change = step["state_age"], step["state_age.change"]
         loops = same & free & (change < 0)
-        speed = np.abs(step["self_x_ground.value"])
+        speed = step["last_speed"]
         paced = same & free & (change > 0) & (speed > 0.05)
         for i, name in enumerate(SLOWED):
             slows = same & free & (step[name] < -1e-3)
@@ -262,21 +278,62 @@ class MoveTables(nn.Module):
         jumps = (step["action_before"] == JUMP_SQUAT) & np.isin(step["action"], JUMPS)
         leaps = np.isin(step["action"], AIR_JUMPS) & ~step["same"]
         stick, value, ground = step["stick"], step["self_x_air.value"], step["ground_before"]
+        held = step["stick_before"]
         for character in np.unique(step["character"]):
             mine = step["character"] == character
             fit = drift_of(stick[mine & leaps], value[mine & leaps])
             if fit is not None:
                 self.air_jump[int(character)] = torch.tensor(fit)
-            still = mine & jumps & (np.abs(ground) < 1e-4) & (np.abs(stick) > 0.3)
+            still = mine & jumps & (np.abs(ground) < 1e-4) & (np.abs(held) > 0.3)
             moving = mine & jumps & (np.abs(ground) > 0.2)
             if still.sum() < SEEN or moving.sum() < SEEN:
                 continue
-            a = _mode(value[still] / stick[still])
+            a = _mode(value[still] / held[still])
             most = np.quantile(np.abs(value[mine & jumps]), 0.999)
             free = moving & (np.abs(value) < most - 1e-3)
             if free.sum() >= SEEN:
-                b = _mode((value[free] - a * stick[free]) / ground[free])
+                b = _mode((value[free] - a * held[free]) / ground[free])
                 self.jump[int(character)] = torch.tensor([a, b, most])
+
+    def _measure_steering(self, step: dict[str, np.ndarray]) -> None:
+        air, free = step["airborne"] == 1, (step["hitlag"] == 0) & (step["hitlag_before"] == 0)
+        begins = air & ~step["same"] & (step["length"] > 1.0)
+        rows, values = _oftenest(step["move"][begins], step["length"][begins], grid=1e3)
+        self.burst[torch.from_numpy(rows)] = torch.from_numpy(values)
+        index = np.clip(np.floor(step["state_age"] + 1.001), 0, AGES - 1).astype(np.int64)
+        inside = index < self.count.numpy()[step["move"]]
+        row = np.where(inside, self.first.numpy()[step["move"]] + index, 0)
+        usual = np.nan_to_num(self.moves.numpy()[row, MOVE_COLUMNS.index("self_x_air.change")])
+        steered = air & free & step["same"] & (np.abs(step["stick"]) > 0.3)
+        pull = (step["self_x_air.change"] - usual)[steered] / step["stick"][steered]
+        moved = np.abs(pull) > 2e-3
+        rows, values = _oftenest(step["move"][steered][moved], pull[moved], grid=1e3)
+        self.steer[torch.from_numpy(rows)] = torch.from_numpy(values)
+        slows = air & free & step["same"] & (step["length_before"] > 0.3)
+        share = step["length"][slows] / step["length_before"][slows]
+        lost = (share > 0.5) & (share < 0.99)
+        rows, values = _oftenest(step["move"][slows][lost], share[lost], grid=1e3)
+        self.kept[torch.from_numpy(rows)] = torch.from_numpy(values)
+
+    def _measure_feet(self, step: dict[str, np.ndarray]) -> None:
+        """Who lands was above the surface with the feet, and a frame later would have been below it."""
+        lands = step["lands"] & (step["frames_in_air"] > FEET_LOCKED) & (step["hitlag_before"] == 0)
+        low, fall = step["y.change"][lands], step["fall"][lands]
+        plausible = (low > -2) & (low < 12) & (fall > 0.05) & (fall < 5)
+        low, high = low[plausible], (low + fall)[plausible]
+        index = np.clip(np.floor(step["age_before"][lands][plausible] + 1.001), 0, AGES - 1).astype(np.int64)
+        move = step["move_before"][lands][plausible]
+        inside = index < self.count.numpy()[move]
+        row = np.where(inside, self.first.numpy()[move] + index, 0)
+        found = np.full(len(self.moves), np.nan, np.float32)
+        character = np.repeat(np.arange(CHARACTERS), ACTIONS)
+        of_row = np.repeat(np.arange(CHARACTERS * ACTIONS), self.count.numpy())  # the move of rows 1, 2, …
+        for key, whole in ((move // ACTIONS, character[of_row]), (move, of_row), (row, np.arange(1, len(found)))):
+            at, value = _between(key, low, high)
+            table = np.full(int(max(whole.max(), key.max(initial=0))) + 1, np.nan, np.float32)
+            table[at] = value
+            found[1:] = np.where(np.isnan(table[whole]), found[1:], table[whole])
+        self.feet = torch.from_numpy(np.nan_to_num(found))
 
     def _measure_attacks(self, step: dict[str, np.ndarray]) -> None:
         hit = step["percent.change"] > 0
@@ -335,6 +392,17 @@ def _oftenest(key: np.ndarray, value: np.ndarray, grid: float = GRID) -> tuple[n
     return rows, values
 
 
+def _between(key: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Keys and bounds of what is the same for a key (P,) → keys seen often enough, and the middle of most bounds."""
+    rows, values = [], []
+    order = np.argsort(key, kind="stable")
+    for part in np.split(order, np.flatnonzero(np.diff(key[order])) + 1):
+        if len(part) >= SEEN:
+            rows.append(key[part[0]])
+            values.append((np.quantile(low[part], 0.9) + np.quantile(high[part], 0.1)) / 2)
+    return np.array(rows, np.int64), np.array(values, np.float32)
+
+
 def drift_of(stick: np.ndarray, change: np.ndarray) -> tuple[float, float] | None:
     """Stick x and change of the air velocity along x, (P,) → (a, b) of the commonest change = a·stick ± b."""
     tilted = (np.abs(stick) >= 0.3) & (change * np.sign(stick) > 1e-3)
@@ -388,11 +456,22 @@ def _steps(columns: dict[str, np.ndarray], edge: tuple[float, float]) -> dict[st
     out["percent.change"] = after["percent"] - before["percent"]
     out["last_attack"], out["last_attack.change"] = after["last_attack"], after["last_attack"] - before["last_attack"]
     out["stick"] = after["main_x"] * facing
+    out["lands"] = (before["airborne"] == 1) & (after["airborne"] == 0)
+    out["frames_in_air"] = _run_lengths(columns["airborne"])[:-1]
+    character = np.minimum(before["character"], len(physics("gravity")) - 1)
+    gravity, terminal = (physics(name)[character] for name in ("gravity", "terminal"))
+    speed = np.where(before["self_y"] < -terminal, before["self_y"], np.maximum(before["self_y"] - gravity, -terminal))
+    speed = np.where(after["self_y"] < -0.01, after["self_y"], speed)
+    out["fall"] = -(np.nan_to_num(speed) + before["knockback_y"])
+    out["stick_before"] = before["main_x"] * facing
+    out["airborne"] = after["airborne"]
+    out["last_speed"] = np.abs(np.concatenate([before["self_x_ground"][:1], before["self_x_ground"][:-1]]))
     out["ground_before"] = before["self_x_ground"] * facing
     out["speed_air.change"] = np.abs(after["self_x_air"]) - np.abs(before["self_x_air"])
     out["speed_ground.change"] = np.abs(after["self_x_ground"]) - np.abs(before["self_x_ground"])
     lengths = [np.hypot(side["self_x_air"], side["self_y"]) for side in (before, after)]
     out["length.change"] = np.where(after["airborne"] == 1, lengths[1] - lengths[0], 0.0)
+    out["length_before"], out["length"] = lengths
     out["action_before"], out["age_before"], out["move_before"] = before["action"], before["state_age"], move[:-1]
     out["frames_in_action"] = _run_lengths(columns["action"])[:-1]
     out["is_hurt"] = np.isin(after["action"], FAMILIES["damage"])
