@@ -242,19 +242,18 @@ def test_of_many_frames_the_worst_are_chosen_oftenest_and_the_mean_stays_what_it
 
 
 def test_a_rollout_that_is_far_off_goes_on_from_the_true_game(core: ExactCore, window: Unroll) -> None:
+    shift = torch.tensor([[3.0, 0.0], [9.0, 0.0]] * (WINDOWS // 2))
+
     def fly(frames: Frames, settle: Settle) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-        away = {**frames.before, "x": frames.before["x"] + torch.tensor([[3.0, 0.0], [9.0, 0.0]] * (WINDOWS // 2))}
-        return torch.zeros(WINDOWS), away, frames.carry
+        return torch.zeros(WINDOWS), {**frames.before, "x": frames.before["x"] + shift}, frames.carry
 
     frames, losses = own_frames(window, core, fly, lambda *state: state[1])
-    true = core.true_frames(window)
-    second = slice(WINDOWS, 2 * WINDOWS)
     assert len(losses) == len(frames.match) == WINDOWS * FRAMES
-    moved = frames.before["x"][second] - true.before["x"][second]
-    off = (true.before["x"][:WINDOWS] + 3.0 - true.before["x"][second]).abs()[::2, 0] <= ADRIFT
-    assert off.any()
-    assert torch.equal(frames.before["x"][second][1::2], true.before["x"][second][1::2])
-    assert (moved[::2][off].abs().amax(dim=-1) > 0).all()
+    first, second = window.state(0), window.state(1)
+    flown = first["x"] + shift
+    adrift = ((flown - second["x"]).abs() + (first["y"] - second["y"]).abs() > ADRIFT).any(dim=-1, keepdim=True)
+    assert 0.5 < adrift.float().mean() < 0.9
+    assert torch.equal(frames.before["x"][WINDOWS : 2 * WINDOWS], torch.where(adrift, second["x"], flown))
 
 
 def test_training_without_phases_is_refused(dataset: Dataset, tmp_path: Path) -> None:
