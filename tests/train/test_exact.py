@@ -175,6 +175,7 @@ def test_training_writes_its_weights_figures_and_manifest(trained: Path) -> None
     manifest = json.loads((trained / "manifest.json").read_text())
     assert manifest["experiment"]["model"]["kind"] == "exact"
     assert {path.name for path in trained.glob("*.pt")} == {"best.pt", "last.pt", "final.pt"}
+    assert (trained / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_training_lowers_the_loss(dataset: Dataset, tmp_path: Path) -> None:
@@ -204,6 +205,8 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(
     steps: list[int] = []
     train_phases(experiment(), dataset, tmp_path, on_step=lambda step, _, loss: steps.append(step), resume=True)
     assert steps == list(range(at + 1, 17))
+    rows = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert rows == [json.loads(line)["step"] for line in (trained / "metrics.jsonl").read_text().splitlines()]
     first, second = (load_checkpoint(folder / "final.pt")[0].state_dict() for folder in (trained, tmp_path))
     assert all(torch.equal(first[name], value) or value.isnan().any() for name, value in second.items())
 

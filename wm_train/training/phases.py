@@ -21,11 +21,13 @@ from wm_train.dynamics.step import WorldModel
 from wm_train.evaluate.quick import quick, quick_windows
 from wm_train.training.begin import check_possible, check_same, prepare, start
 from wm_train.training.checkpoint import build_model, load_weights, save_checkpoint
+from wm_train.training.curves import draw
 from wm_train.training.data import prefetch, split_games
 from wm_train.training.importance import important
 from wm_train.training.interrupt import Interrupt
 from wm_train.training.losses import weighted
 from wm_train.training.manifest import new_manifest
+from wm_train.training.metrics import Metrics, start_tracker
 from wm_train.training.whole_games import Unroll, WholeGames
 
 JUDGED_EVERY = 600
@@ -39,8 +41,8 @@ def train_phases(
     on_step: Callable[[int, int, float], None] | None = None, *, resume: bool = False, allow_partial: bool = False,
     note: Callable[[str], None] = print,
 ) -> dict[str, Any]:  # fmt: skip
-    """Trains and writes `best.pt` (lowest no-death RC@20 of held-out games), `last.pt`, `final.pt`, `metrics.jsonl` and
-    `manifest.json` into `out`. Returns the manifest.
+    """Trains and writes `best.pt` (lowest no-death RC@20 of held-out games), `last.pt`, `final.pt`, `metrics.jsonl`,
+    `curves.png` and `manifest.json` into `out`. Returns the manifest.
 
     `start_from` is a checkpoint to begin with; `resume` goes on with the run in `out`, exactly on a CPU. Ctrl-C ends
     it between two steps: `last.pt` is saved and KeyboardInterrupt raised. Raises UserError for data that cannot be
@@ -101,6 +103,8 @@ def train_phases(
         save_checkpoint(out / name, model, {**manifest, "step": step}, {**at, **state})
 
     store()
+    tracker = start_tracker(experiment, out)
+    metrics = Metrics(out, begun, tracker)
     with Interrupt() as interrupt:
         for window in prefetch(batches(), depth=2):
             if interrupt.wanted:
@@ -141,14 +145,16 @@ def train_phases(
                 elapsed = round(time.perf_counter() - started, 1)
                 row = {"step": step, "seconds": elapsed, "frames": seen, "frames_in_rollout": phase.frames, **row}
                 manifest["epochs"].append(row)
-                with (out / "metrics.jsonl").open("a") as file:
-                    file.write(json.dumps(row) + "\n")
+                metrics.write(row)
             if time.monotonic() - stored_at > 60 * settings.save_minutes:
                 stored_at = time.monotonic()
                 store()
     manifest["status"] = "finished" if step == len(phases) else "interrupted"
     store()
     write_text(out / "manifest.json", json.dumps(manifest, indent=1))
+    draw(out)
+    if tracker:
+        tracker.finish(failed=False)
     if step < len(phases):
         raise KeyboardInterrupt
     save_checkpoint(out / "final.pt", model, manifest)
