@@ -16,12 +16,13 @@ from wm_runtime.artifact import open_artifact
 from wm_runtime.errors import UserError
 from wm_runtime.facts import character
 from wm_runtime.replays.dataset import Dataset
-from wm_runtime.schema import FIELD
+from wm_runtime.schema import FIELD, FLOAT_FIELDS, INT_FIELDS
 from wm_train.config import ExactConfig, Experiment
 from wm_train.dynamics.candidates import SCALE, SIZES
 from wm_train.dynamics.exact import ADRIFT, CLASSES, FLAGS, ExactCore, Frames, Settle, base, mirrored, own_frames
 from wm_train.dynamics.launch import SPEED, Launches, hitstun, turned
-from wm_train.dynamics.memory import recall, remember
+from wm_train.dynamics.memory import flown, recall, remember
+from wm_train.dynamics.named import named
 from wm_train.dynamics.step import WorldModel
 from wm_train.evaluate.quick import Matches, quick_windows
 from wm_train.export import as_shipped, export
@@ -106,6 +107,7 @@ def test_a_corpus_remembers_what_stepping_through_a_game_would(corpus: WholeGame
         expected = recall({name: value[t] for name, value in window.carry.items()}, state)
         assert all(torch.equal(past.numbers[name], value) for name, value in expected.numbers.items())
         assert torch.equal(past.controllers, expected.controllers)
+        assert torch.equal(past.shots, expected.shots)
         assert all(torch.equal(past.last[name], value) for name, value in expected.last.items())
         carry = remember(past, carry, state, window.controllers[t + 1])
 
@@ -117,6 +119,44 @@ def test_windows_begin_at_every_frame_from_control_on_and_stay_in_their_game(cor
     assert at.min() == 123
     assert np.all(at + 8 < corpus.frames[game])
     assert (at + 8 == corpus.frames[game] - 1).any()
+
+
+def one(**fields: list[float]) -> dict[str, Tensor]:
+    """A state of one match by name, zeros but for these fields of both players."""
+    floats, ints = (torch.zeros(1, 2, len(names)) for names in (FLOAT_FIELDS, INT_FIELDS))
+    state = {**named(floats, ints.int()), "facing": torch.ones(1, 2, dtype=torch.int32)}
+    return {**state, **{name: torch.tensor([value]).to(state[name].dtype) for name, value in fields.items()}}
+
+
+def test_a_laser_leaves_flies_and_is_spent_on_who_it_hurts() -> None:
+    falco, fox = (character(name).internal_id for name in ("FALCO", "FOX"))
+    shooting = one(character=[falco, fox], action=[345, 14], state_age=[6, 1], x=[-20, 30], y=[9, 0], facing=[1, -1])
+    waiting = {**shooting, "action": torch.tensor([[29, 14]])}
+    shots = flown(torch.zeros(1, 2, 3), shooting, shooting)
+    assert shots[0].tolist() == [[-15, 9, 5], [0, 0, 0]]
+    for _ in range(3):
+        shots = flown(shots, waiting, waiting)
+    assert shots[0, 0].tolist() == [0, 9, 5]
+    hurt = {**waiting, "percent": torch.tensor([[0.0, 3.0]])}
+    assert flown(shots, waiting, hurt)[0, 0].tolist() == [5, 9, 5]  # hurt far from it, by something else
+    for _ in range(4):
+        shots = flown(shots, waiting, waiting)
+    assert not flown(shots, waiting, hurt).any()
+    for _ in range(60):
+        shots = flown(shots, waiting, waiting)
+    assert not shots.any()
+
+
+def test_a_blow_on_a_shield_costs_it_slides_stops_and_stuns_as_in_the_game(core: ExactCore) -> None:
+    """A move of 12 percent, as seen in real games."""
+    before = one(action=[179, 50], shield=[50, 60])
+    after = {**before, "action": torch.tensor([[181, 50]]), "shield": torch.tensor([[50 - 8.68, 60.0]])}
+    slides = core.candidates.following(before, after, torch.ones(1, 2))["self_x_ground"]
+    assert [slide[0, 0].item() for slide in slides] == pytest.approx([0.888, -0.888], abs=1e-4)
+    assert core.candidates.hitlag(before, after, torch.zeros(1, 2))[0, :, -2:].tolist() == [[7, 0], [0, 7]]
+    struck = one(action=[181, 50], self_x_ground=[-0.888, 0])
+    ages = core.candidates.age(struck, struck["action"], struck, torch.zeros(1, 2))
+    assert (ages[0, 0] - 2.7162).abs().min() < 1e-3
 
 
 def test_the_constants_of_a_launch_are_found_and_used() -> None:

@@ -108,7 +108,8 @@ class Features(nn.Module):
             *self._hits(state, past),
         ]
         parts = [torch.stack(columns, dim=-1), *self._controllers(state, past, controllers), self._flags(state)]
-        parts.append(torch.stack(self._feet(state, past, match, controllers), dim=-1))
+        fine = [*self._feet(state, past, match, controllers), *self._shots(state, past), *self._left(state, past)]
+        parts.append(torch.stack(fine, dim=-1))
         return torch.cat(parts, dim=-1)
 
     def classes(self, state: Named, past: Past, match: Tensor) -> dict[str, Tensor]:
@@ -268,6 +269,31 @@ class Features(nn.Module):
         columns.append((facing * side < 0).float() * (vy < 0).float())
         columns += [(state["shield"] - past.last["shield"]) * 0.3, past.last["self_x_ground"] * facing * 0.4]
         return columns
+
+    def _shots(self, state: Named, past: Past) -> list[Tensor]:
+        """The other fighter's laser as it comes, and this one's as it flies to the other."""
+        x, y, speed = past.shots.unbind(dim=-1)
+        flies = (speed != 0).float()
+        way = speed.sign()
+        vx = torch.where(state["airborne"] == 1, state["self_x_air"], state["self_x_ground"]) + state["knockback_x"]
+        ahead = (state["x"].flip(1) - x) * way
+        then = ahead + (vx.flip(1) - speed) * way
+        above = state["y"].flip(1) - y
+        mine = [flies, flies * way * state["facing"].float()]
+        for distance, scales in ((ahead, (60.0, 15.0)), (then, (60.0, 15.0, 4.0)), (above, (30.0, 10.0, 3.0))):
+            mine += [column * flies for column in scaled(distance, scales)]
+        own = flies * way * state["facing"].flip(1).float()
+        return [*mine, *(column.flip(1) for column in [mine[0], own, *mine[2:]])]
+
+    def _left(self, state: Named, past: Past) -> list[Tensor]:
+        """What is left of the move: ages, and frames at its present pace."""
+        move = (state["character"] * ACTIONS + state["action"]).long()
+        lasts = self.tables.lasts[move]
+        pace = (state["state_age"] - past.last["state_age"]).clamp(0.0, 10.0)
+        pace = torch.where(past.numbers["frames_in_action"] > 0, pace, torch.ones_like(pace))
+        left = torch.where(lasts.isnan(), torch.zeros_like(pace), lasts - state["state_age"])
+        frames = left / pace.clamp(min=0.05)
+        return [*scaled(left, (20.0, 3.0)), *scaled(left - pace, (5.0, 1.0)), *scaled(frames, (10.0, 2.0))]
 
     def _hits(self, state: Named, past: Past) -> list[Tensor]:
         """Nearness of hitboxes, and whether this action of either has hit already."""

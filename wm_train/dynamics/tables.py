@@ -89,6 +89,8 @@ class MoveTables(nn.Module):
     """(characters · actions,): what the stick adds a frame to a move's usual change of the velocity along x."""
     kept: Tensor
     """(characters · actions,): share of the own velocity that is left a frame later, in moves that lose a share."""
+    lasts: Tensor
+    """(characters · actions,): the age that a move hardly ever passes."""
     feet: Tensor
     """(rows,): height of the feet above a fighter's own place in the air; estimated from where they came down."""
     last_attack: Tensor
@@ -125,6 +127,7 @@ class MoveTables(nn.Module):
             "steer": (moves,),
             "kept": (moves,),
             "feet": (rows,),
+            "lasts": (moves,),
         }
         for name, shape in shapes.items():
             self.register_buffer(name, torch.full(shape, float("nan")))
@@ -238,6 +241,9 @@ class MoveTables(nn.Module):
     def _measure_ages(self, step: dict[str, np.ndarray]) -> None:
         same, free = step["same"], (step["hitlag"] == 0) & (step["hitlag_before"] == 0)
         age, change = step["state_age"], step["state_age.change"]
+        order = np.lexsort((age, step["move"]))
+        moves, begins, counts = np.unique(step["move"][order], return_index=True, return_counts=True)
+        self.lasts[torch.from_numpy(moves)] = torch.from_numpy(age[order][begins + (counts - 1) * 995 // 1000])
         loops = same & free & (change < 0)
         speed = step["last_speed"]
         paced = same & free & (change > 0) & (speed > 0.05)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import FIRST_FRAME
-from wm_train.dynamics.memory import CONTROLLERS, NUMBERS, carry_of, remembered
+from wm_train.dynamics.memory import CONTROLLERS, NUMBERS, SHOTS, carry_of, remembered
 from wm_train.dynamics.named import Named, named
 
 TOGETHER = 64
@@ -50,7 +50,7 @@ class Unroll:
 
 class WholeGames:
     """The frames of `games` as arrays: floats (T, 2, F) float32, ints (T, 2, I) int32, controllers (T, 2, 13) float32,
-    numbers (T, 2, NUMBERS) int16; `first` and `frames` say where each game lies."""
+    numbers (T, 2, NUMBERS) int16, shots (T, 2, SHOTS) float32; `first` and `frames` say where each game lies."""
 
     def __init__(self, dataset: Dataset, games: list[int], on_game: Callable[[int, int], None] | None = None) -> None:
         self.frames = np.asarray(dataset.frames)[games].astype(np.int64)
@@ -68,6 +68,7 @@ class WholeGames:
         self.floats, self.ints, self.controllers = torch.cat(floats), torch.cat(ints), torch.cat(controllers)
         del floats, ints, controllers
         self.numbers = torch.zeros((*self.ints.shape[:2], len(NUMBERS)), dtype=torch.int16)
+        self.shots = torch.zeros((*self.ints.shape[:2], len(SHOTS)))
         order = np.argsort(self.frames)
         for at in range(0, len(games), TOGETHER):
             self._remember(order[at : at + TOGETHER])
@@ -81,9 +82,10 @@ class WholeGames:
             self.first[games] + np.minimum(np.arange(length)[:, None], self.frames[games] - 1)
         )  # (T, games)
         states = (named(self.floats[row], self.ints[row]) for row in rows)
-        for t, numbers in enumerate(remembered(states, self.controllers[rows])):
+        for t, (numbers, shots) in enumerate(remembered(states, self.controllers[rows])):
             alive = torch.from_numpy(t < self.frames[games])
             self.numbers[rows[t][alive]] = numbers[alive].to(torch.int16)
+            self.shots[rows[t][alive]] = shots[alive]
 
     def draw(self, count: int, length: int, rng: np.random.Generator) -> np.ndarray:
         """Rows (count,) at which windows of `length` frames begin, every frame from control on as likely as another."""
@@ -102,7 +104,7 @@ class WholeGames:
         now = at[:-1].flatten()
         before = named(self.floats[now - 1], self.ints[now - 1])
         history = self.controllers[now[:, None] - torch.arange(CONTROLLERS - 1, -1, -1)]
-        carry = carry_of(before, self.numbers[now - 1].int(), history)
+        carry = carry_of(before, self.numbers[now - 1].int(), self.shots[now - 1], history)
         carry = {name: value.unflatten(0, (length - 1, len(rows))) for name, value in carry.items()}
         match = torch.stack([frame.int(), stage], dim=-1)
         return Unroll(self.floats[at], self.ints[at], match, self.controllers[at], carry)
