@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import sys
 from contextlib import contextmanager
@@ -22,11 +23,12 @@ from wm_train.training import memory
 from wm_train.training.checkpoint import build_model, load_checkpoint, save_checkpoint
 from wm_train.training.data import Windows
 from wm_train.training.device import amp_type, device_lock, find_device
-from wm_train.training.memory import Need, plan
+from wm_train.training.memory import Need, plan, plan_whole_games
 from wm_train.training.metrics import Metrics, read_metrics
 from wm_train.training.preflight import preflight
 from wm_train.training.schedule import warmup_cosine
 from wm_train.training.trainer import train
+from wm_train.training.whole_games import WholeGames
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 NEED = Need(frames=7_000_000, windows=6_900_000, length=11, weights=1_400_000, activations=(1e6, 3e4))
@@ -142,6 +144,18 @@ def test_a_plan_says_what_it_takes_and_a_refusal_what_would_fit(having) -> None:
     having(ram=0.01)
     with pytest.raises(UserError, match="no batch size would fit"):
         plan(NEED, Experiment(name="x").training, CPU)
+
+
+def test_whole_games_that_do_not_fit_are_refused_with_a_number_that_would(having) -> None:
+    having(ram=8)
+    line = plan_whole_games(1_000_000, 100, 5_000_000, WholeGames.bytes(1_000_000)).line(CPU)
+    assert re.match(r"data in RAM; RAM 0\.4\d GiB \(data 0\.3\d GiB \+ model 76 MiB\) of 8\.00 GiB free", line)
+    having(ram=0.25)
+    with pytest.raises(UserError, match=r"not enough memory for 1,000,000 frames: .*--max-games [34]\d would fit"):
+        plan_whole_games(1_000_000, 100, 5_000_000, WholeGames.bytes(1_000_000))
+    having(ram=0.01)
+    with pytest.raises(UserError, match="a larger machine"):
+        plan_whole_games(1_000_000, 100, 5_000_000, WholeGames.bytes(1_000_000))
 
 
 def test_a_run_says_its_plan_and_a_run_that_does_not_fit_leaves_nothing(dataset, experiment, tmp_path, having) -> None:

@@ -47,6 +47,11 @@ def test_noise_and_unrolling_are_refused_where_a_core_has_neither(model, way, da
         train(of(model, **way), dataset, tmp_path)
 
 
+def test_phases_are_for_the_exact_core_alone(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"training\.phases is not possible with mamba2"):
+        train(of(MAMBA, phases=[{"steps": 1}]), dataset, tmp_path)
+
+
 @pytest.mark.parametrize("way", [NOISE, UNROLL])
 def test_the_exact_core_is_trained_in_phases_alone(way, dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="trained in phases"):

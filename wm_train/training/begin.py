@@ -124,7 +124,8 @@ def check_possible(experiment: Experiment, model: WorldModel) -> None:
     kind: str = experiment.model.kind
     if isinstance(experiment.model, ModelConfig) and experiment.model.encoding.lookahead:
         kind = f"{kind} with lookahead"
-    wanted = {"scheduled_sampling": settings.scheduled_sampling and not core.takes_noise,
+    wanted = {"phases": settings.phases and isinstance(experiment.model, ModelConfig),
+              "scheduled_sampling": settings.scheduled_sampling and not core.takes_noise,
               "unroll": settings.unroll and not core.unrolls}  # fmt: skip
     for name, refused in wanted.items():
         if refused:

@@ -68,6 +68,18 @@ def plan(need: Need, settings: TrainingConfig, device: torch.device, streams: bo
     raise UserError(_refusal(need, settings, device, modes[-1]))
 
 
+def plan_whole_games(frames: int, games: int, weights: int, data: int) -> Plan:
+    """What training on whole games takes of this machine: `data` bytes for so many `frames` of so many `games`, and so
+    many `weights`; batches come on top. Raises UserError, with a number of games that would fit, where none is left."""
+    found = Plan("ram", {"data": data, "model": weights * PER_WEIGHT}, {})
+    if not _fits(found, torch.device("cpu")):
+        room = (1 - SPARE) * free(torch.device("cpu")) - weights * PER_WEIGHT
+        fitting = int(games * room / data)
+        hint = f"--max-games {fitting} would fit" if fitting > 1 else "a larger machine is needed"
+        raise UserError(f"not enough memory for {frames:,} frames: {found.line(torch.device('cpu'))}; {hint}")
+    return found
+
+
 def _plan(need: Need, settings: TrainingConfig, device: torch.device, mode: str, batch_size: int) -> Plan:
     corpus = Resident.bytes(need.frames)
     stored = batch_size * need.length * FRAME_BYTES

@@ -27,6 +27,7 @@ from wm_train.training.importance import important
 from wm_train.training.interrupt import Interrupt
 from wm_train.training.losses import weighted
 from wm_train.training.manifest import new_manifest
+from wm_train.training.memory import plan_whole_games
 from wm_train.training.metrics import Metrics, start_tracker
 from wm_train.training.whole_games import Unroll, WholeGames
 
@@ -51,13 +52,14 @@ def train_phases(
     settings, where = experiment.training, torch.device(device)
     if not settings.phases:
         raise UserError(f"{experiment.name}: training.phases is empty; the exact core is trained in phases")
-    saved = prepare(out, resume)
     torch.manual_seed(settings.seed)
     train_games, held_games = split_games(dataset, settings.holdout, settings.max_games)
     manifest = new_manifest(experiment, dataset, train_games, held_games, device)
     model = build_model(experiment)
+    check_possible(experiment, model)
     core = model.core
     assert isinstance(core, ExactCore)
+    saved = prepare(out, resume)
     if saved:
         check_same(experiment, manifest, saved["manifest"], out)
         load_weights(model, saved["model"], out / "last.pt")
@@ -67,9 +69,13 @@ def train_phases(
         manifest["started_from"] = start(model, start_from, allow_partial, note)
     else:
         core.measure(dataset, train_games)
-    check_possible(experiment, model)
     core.network.amp = where.type == "cuda" or torch.backends.cpu.get_cpu_capability() == "AVX512"
     model.to(where).train()
+    frames = int(dataset.frames[train_games].sum())
+    weights = sum(weight.numel() for weight in model.parameters())
+    taken = plan_whole_games(frames, len(train_games), weights, WholeGames.bytes(frames))
+    manifest["memory"] = {"mode": taken.mode, "host": taken.host, "device": taken.device}
+    note(taken.line(where))
     corpus = WholeGames(dataset, train_games)
     windows = quick_windows(dataset, games=held_games)
     optimiser = torch.optim.AdamW(
@@ -112,8 +118,8 @@ def train_phases(
             step += 1
             phase = phases[step - 1]
             rng = torch.Generator().manual_seed(settings.seed + step)
-            frames, weight = worth_learning(window.to(where), phase, model, core, roll, rng)
-            parts = learn(frames, weight, phase.frames == 1)
+            chosen, weight = worth_learning(window.to(where), phase, model, core, roll, rng)
+            parts = learn(chosen, weight, phase.frames == 1)
             loss = weighted(parts, core.weights)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
@@ -121,8 +127,8 @@ def train_phases(
             if not (torch.isfinite(loss) and torch.isfinite(norm)):
                 step -= 1
                 store()
-                torch.save({"before": frames.before, "carry": frames.carry, "match": frames.match,
-                            "controllers": frames.controllers, "after": frames.truth.after}, out / BAD)  # fmt: skip
+                torch.save({"before": chosen.before, "carry": chosen.carry, "match": chosen.match,
+                            "controllers": chosen.controllers, "after": chosen.truth.after}, out / BAD)  # fmt: skip
                 raise UserError(f"loss {loss.item()}, gradient {norm.item()} at step {step + 1}: not finite; its "
                                 f"frames are in {out / BAD}; lower training.learning_rate")  # fmt: skip
             optimiser.step()

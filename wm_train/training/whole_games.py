@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from wm_runtime.replays.dataset import Dataset
-from wm_runtime.schema import FIRST_FRAME
+from wm_runtime.schema import CONTROL_NAMES, FIRST_FRAME, FLOAT_FIELDS, INT_FIELDS, PLAYERS
 from wm_train.dynamics.memory import CONTROLLERS, NUMBERS, SHOTS, carry_of, remembered
 from wm_train.dynamics.named import Named, named
 
@@ -56,17 +56,17 @@ class WholeGames:
         self.frames = np.asarray(dataset.frames)[games].astype(np.int64)
         self.first = np.cumsum(self.frames) - self.frames
         self.stage = np.asarray(dataset.stage)[games].astype(np.int32)
-        floats: list[Tensor] = []
-        ints: list[Tensor] = []
-        controllers: list[Tensor] = []
+        total = int(self.frames.sum())
+        self.floats = torch.empty(total, PLAYERS, len(FLOAT_FIELDS))
+        self.ints = torch.empty(total, PLAYERS, len(INT_FIELDS), dtype=torch.int32)
+        self.controllers = torch.empty(total, PLAYERS, len(CONTROL_NAMES))
         for i, game in enumerate(games):
             state, pads = dataset.windows(np.array([game]), np.array([0]), int(self.frames[i]))
-            for chunks, part in ((floats, state.floats), (ints, state.ints), (controllers, pads)):
-                chunks.append(torch.from_numpy(part))
+            rows = slice(int(self.first[i]), int(self.first[i] + self.frames[i]))
+            for kept, part in ((self.floats, state.floats), (self.ints, state.ints), (self.controllers, pads)):
+                kept[rows] = torch.from_numpy(part)
             if on_game:
                 on_game(i + 1, len(games))
-        self.floats, self.ints, self.controllers = torch.cat(floats), torch.cat(ints), torch.cat(controllers)
-        del floats, ints, controllers
         self.numbers = torch.zeros((*self.ints.shape[:2], len(NUMBERS)), dtype=torch.int16)
         self.shots = torch.zeros((*self.ints.shape[:2], len(SHOTS)))
         order = np.argsort(self.frames)
@@ -74,6 +74,12 @@ class WholeGames:
             self._remember(order[at : at + TOGETHER])
         starts = self.first - FIRST_FRAME
         self._starts, self._room = starts, self.first + self.frames - 1 - starts
+
+    @staticmethod
+    def bytes(frames: int) -> int:
+        """What so many frames take."""
+        numbers = 2 * len(NUMBERS) + 4 * len(SHOTS)
+        return frames * PLAYERS * (4 * (len(FLOAT_FIELDS) + len(INT_FIELDS) + len(CONTROL_NAMES)) + numbers)
 
     def _remember(self, games: np.ndarray) -> None:
         """Memory of games of about one length; shorter ones stand still at their end."""
