@@ -26,7 +26,7 @@ from wm_train.models.frame_stack_mlp import FrameStackMLP
 from wm_train.models.heads import HEAD, HEADS
 
 DEAD_DOWN, DEAD_LEFT, DEAD_RIGHT, DEAD_UP, DEAD_FLY, DEAD_SPLAT = 0, 1, 2, 4, 6, 7
-LAST_DEAD, REBIRTH, REBIRTH_WAIT, WAIT, FALL = 10, 12, 13, 14, 29
+LAST_DEAD, REBIRTH, REBIRTH_WAIT, WAIT, FALL, NAIR = 10, 12, 13, 14, 29, 65
 SHIELD_BREAK_END = FAMILIES["shield_break"][-1]
 Step = tuple[State, dict[str, np.ndarray]]
 every_stage = pytest.mark.parametrize("where", STAGES, ids=lambda s: s.name)
@@ -114,7 +114,8 @@ def test_hitlag_counts_down_and_nothing_moves_in_it() -> None:
 
 def test_hitlag_begins_whole_when_a_hit_is_said_and_a_longer_one_replaces_it() -> None:
     assert track(play(saying(hitlag=5.6), match(), 2), "hitlag") == [6, 5]
-    assert track(play(saying(hitlag=5.6), match(hitlag=2), 2), "hitlag") == [6, 5]
+    assert track(play(saying(NAIR, hitlag=5.6), match(hitlag=2), 2), "hitlag") == [6, 5]
+    assert track(play(saying(hitlag=5.6), match(hitlag=2), 2), "hitlag") == [1, 0]  # who fights not is not stopped
     assert track(play(saying(hitlag=1.2), match(), 1), "hitlag") == [0]
 
 

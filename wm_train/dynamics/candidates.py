@@ -113,7 +113,7 @@ class Candidates(nn.Module):
         move = (before["character"] * ACTIONS + action).long()
         age = before["state_age"]
         rate, start, loop = self.tables.age_rate[move], self.tables.age_start[move], self.tables.loop[move]
-        others = [age + regressed, age, age + (age - last["state_age"]), torch.zeros_like(age)]
+        others = [age + regressed, age, age + (age - last["state_age"]).clamp(min=0.0), torch.zeros_like(age)]
         pace = _known(self.tables.pace[move], torch.zeros_like(age))
         others += [_known(loop[..., 1], age), age + 1.0, age + pace * last["self_x_ground"].abs()]
         struck = ((before["self_x_ground"].abs() - SHIELD_PUSH[0]) / SHIELD_PUSH[1]).clamp(min=0.0)

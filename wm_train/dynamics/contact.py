@@ -6,11 +6,13 @@ height, but for first frames of teetering and a few moves (mwm replays audit, ru
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from wm_runtime.facts import CHARACTERS, FAMILIES, STAGES
-from wm_runtime.replays.rules import POKEMON_STADIUM, REBIRTH_WAIT, SAMUS
+from wm_runtime.replays.rules import FOUNTAIN_HEIGHTS, POKEMON_STADIUM, REBIRTH_WAIT, RESTS, SAMUS
 from wm_runtime.schema import FIELD
 from wm_train.dynamics.named import Named
 
@@ -42,7 +44,7 @@ class Contact(nn.Module):
     supported: Tensor
     """(actions,): those in which who is on the ground is on a surface."""
     moving: Tensor
-    """(stages, ids): surfaces that move."""
+    """(stages, ids, 4): left, right, lowest and highest of surfaces that move; left is above right where none does."""
     jumps: Tensor
     """(characters,): jumps that are left once the ground is."""
 
@@ -62,12 +64,17 @@ class Contact(nn.Module):
         held[[action for family in HELD for action in FAMILIES[family]]] = True
         supported = torch.ones_like(held)
         supported[[action for family in UNSUPPORTED for action in FAMILIES[family]] + [TEETER]] = False
-        moving = torch.zeros((shape[0], 1 + max(s.id for arena in STAGES for s in arena.surfaces)), dtype=torch.bool)
+        nowhere, anywhere = torch.tensor([1.0, -1.0, 0.0, 0.0]), torch.tensor([-1e9, 1e9, -1e9, 1e9])
+        moving = nowhere.repeat(shape[0], 1 + max(s.id for arena in STAGES for s in arena.surfaces), 1)
         for arena in STAGES:
-            moving[arena.id, [s.id for s in arena.surfaces if s.moves]] = True
             if arena.id == POKEMON_STADIUM:  # its transformations have surfaces of their own
                 named = {s.id for s in arena.surfaces}
-                moving[arena.id, [i for i in range(moving.shape[1]) if i not in named]] = True
+                moving[arena.id, [i for i in range(moving.shape[1]) if i not in named]] = anywhere
+            for surface in (s for s in arena.surfaces if s.moves):
+                levels: Sequence[float] = [key[2] for key in surface.path.keys] if surface.path else FOUNTAIN_HEIGHTS
+                beside = 1e9 if surface.path else BESIDE
+                sides = [surface.x[0] - beside, surface.x[1] + beside]
+                moving[arena.id, surface.id] = torch.tensor([*sides, min(levels) - RESTS, max(levels) + RESTS])
         jumps = torch.ones(FIELD["character"].classes or 0, dtype=torch.int32)
         for fighter in CHARACTERS:
             jumps[fighter.internal_id] = fighter.jumps - 1
@@ -100,9 +107,11 @@ class Contact(nn.Module):
         sinks = (after["airborne"] == 1)[..., None] & solid & (ids >= 0) & was_above & (y < height - SINK) & within
 
         on, through = stands.any(dim=-1), sinks.any(dim=-1)
-        moves = self.moving[stage][:, None].expand(-1, 2, -1)
-        named = after["ground"].clamp(0, moves.shape[-1] - 1).long()
-        moves = moves.gather(-1, named[..., None])[..., 0] & (after["ground"] == named)
+        moving = self.moving[stage]  # (N, ids, 4)
+        number = after["ground"].clamp(0, moving.shape[1] - 1).long()
+        box = moving.gather(1, number[..., None].expand(-1, -1, 4))  # (N, 2, 4)
+        moves = (after["ground"] == number) & (after["x"] > box[..., 0]) & (after["x"] < box[..., 1])
+        moves &= (after["y"] > box[..., 2]) & (after["y"] < box[..., 3])
         free &= self.supported[after["action"].long()] & (after["character"] != SAMUS)
         falls = free & (after["action"] > REBIRTH_WAIT) & ~on & ~moves & ~through
         character = after["character"].long()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wm_runtime.facts import CHARACTERS, FAMILIES, STAGES, TIMING
+from wm_runtime.facts import CHARACTERS, STAGES, TIMING
 from wm_runtime.replays.rules import (
     DEAD_DOWN,
     DEAD_FLY,
@@ -24,15 +24,10 @@ from wm_runtime.replays.rules import (
     TOP_KNOCKBACK,
 )
 from wm_runtime.schema import FIELD, MATCH_FRAMES, NO_GROUND, NO_PLAYER
+from wm_train.dynamics.limits import Limits, flagged
 from wm_train.dynamics.named import Named
 
 LAST_DEAD, FALL = 10, 29
-BOUND = 400.0
-"""No position is ever further out than this."""
-REGROWTH = 0.07
-"""What a shield regains a frame."""
-HITLAG_FLAG = 0x20
-"""Bit of flags_2 that is set exactly while hitlag lasts."""
 CROWDED_X = 16.0
 """x of the platform of a player who is reborn while the other one is, on stages whose platform is at 0."""
 
@@ -53,9 +48,6 @@ class Rules(nn.Module):
     stock_lost: Tensor
     """(LAST_DEAD + 1,): the frame of each, 0 the first, on which the stock goes."""
 
-    breaks: Tensor
-    """(actions,): those of a broken shield."""
-
     def __init__(self) -> None:
         super().__init__()
         stages = 1 + max(stage.id for stage in STAGES)
@@ -74,9 +66,7 @@ class Rules(nn.Module):
         stock_lost = torch.tensor([STOCK_LOST.get(action, 0) for action in dying], dtype=torch.int32)
         for name, table in (("blast", blast), ("rebirth_x", rebirth_x), ("rebirth_y", rebirth_y)):
             self.register_buffer(name, table, persistent=False)
-        breaks = torch.zeros(FIELD["action"].classes or 0, dtype=torch.bool)
-        breaks[list(FAMILIES["shield_break"])] = True
-        self.register_buffer("breaks", breaks, persistent=False)
+        self.limits = Limits()
         self.register_buffer("air_jumps", jumps, persistent=False)
         self.register_buffer("death_frames", death, persistent=False)
         self.register_buffer("stock_lost", stock_lost, persistent=False)
@@ -91,24 +81,12 @@ class Rules(nn.Module):
         leaves_death = dead & over & (action != DEAD_FLY) & (before["stocks"] > 0)
         stays_reborn = reborn & (frames_in_action + 1 < TIMING["rebirth"])
 
-        after = self._wait_on_platform(before, after, waiting, frames_in_action)
+        after = self._wait_on_platform(before, self.limits(before, after, stage), waiting, frames_in_action)
         after = self._die(before, after, stage, alive=~dead & ~stays_reborn)
         after = _pick(dead & ~leaves_death, self._lie(before, over, due), after)
         after = _pick(leaves_death, self._rebirth(before, stage), after)
         after = _pick(stays_reborn, self._descend(before), after)
-        after["x"] = after["x"].clamp(-BOUND, BOUND)
-        after["y"] = after["y"].clamp(-BOUND, BOUND)
-        after["percent"] = after["percent"].clamp(0.0, 999.0)
-        return self._bounded(before, after)
-
-    def _bounded(self, before: Named, after: Named) -> Named:
-        """A shield grows slowly while its fighter lives and it is not broken; hitlag and its flag go together."""
-        grows = (before["action"] <= REBIRTH_WAIT) | (after["action"] <= REBIRTH_WAIT)
-        grows = grows | self.breaks[before["action"].long()] | self.breaks[after["action"].long()]
-        most = torch.where(grows, torch.full_like(after["shield"], FIELD["shield"].high), before["shield"] + REGROWTH)
-        others = after["flags_2"] & ~HITLAG_FLAG
-        flag = (after["hitlag"] > 0).int() * HITLAG_FLAG
-        return {**after, "shield": torch.minimum(after["shield"], most), "flags_2": others | flag}
+        return flagged(after)
 
     def _die(self, before: Named, after: Named, stage: Tensor, alive: Tensor) -> Named:
         """Past a blast zone a fighter dies; past the top only when knocked there, and its stock goes later."""

@@ -1,0 +1,119 @@
+"""What no step of the game does: jump over the stage, gain knockback or jumps from nothing, lose count of hitlag.
+
+The rules and their exceptions are those of wm_runtime.replays.rules, which no real game breaks; a proposed next state
+that breaks one is set to the nearest that does not.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from wm_runtime.facts import CHARACTERS, FAMILIES, STAGES
+from wm_runtime.replays.rules import DAMAGE_FLY_ROLL, FAR, FARTHEST, LEDGE_CATCH, REBIRTH_WAIT
+from wm_runtime.schema import FIELD, FIELDS
+from wm_train.dynamics.kinematics import length
+from wm_train.dynamics.named import Named
+
+RANGES = {f.name: (f.low, f.high) for f in FIELDS if f.dtype == "float32" and math.isfinite(f.high)}
+REGROWTH = 0.07
+"""What a shield regains a frame."""
+HITLAG_FLAG = 0x20
+"""Bit of flags_2 that is set exactly while hitlag lasts."""
+BLOW = 0.5
+"""A shield that loses more than this in a frame was struck."""
+GROUPS = {
+    "held": ("grabbed", "thrown", "captured"), "special": ("special",), "ledge": ("ledge",), "bounce": ("bounce",),
+    "breaks": ("shield_break",),
+    "fights": ("jab", "dash_attack", "tilt", "smash", "aerial", "aerial_landing", "special", "damage"),
+}  # fmt: skip
+
+
+class Limits(nn.Module):
+    """Tables (actions,) of the groups of actions, (stages, ids) of what rises, and (characters,) of jumps."""
+
+    rises: Tensor
+    most_jumps: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, families in GROUPS.items():
+            table = torch.zeros(FIELD["action"].classes or 0, dtype=torch.bool)
+            table[[action for family in families for action in FAMILIES[family]]] = True
+            self.register_buffer(name, table, persistent=False)
+        ids = 1 + max(s.id for stage in STAGES for s in stage.surfaces)
+        rises = torch.zeros((1 + max(stage.id for stage in STAGES), ids), dtype=torch.bool)
+        for stage in STAGES:
+            rises[stage.id, [s.id for s in stage.surfaces if s.moves]] = True
+        most = torch.full((FIELD["character"].classes or 0,), int(FIELD["jumps"].high), dtype=torch.int32)
+        for fighter in CHARACTERS:
+            most[fighter.internal_id] = fighter.jumps
+        self.register_buffer("rises", rises, persistent=False)
+        self.register_buffer("most_jumps", most, persistent=False)
+
+    def forward(self, before: Named, after: Named, stage: Tensor) -> Named:
+        """Present state, proposal and stage (N,) → the next state within the limits."""
+        after = {**after, **{name: after[name].clamp(*limits) for name, limits in RANGES.items()}}
+        alive = (before["action"] > REBIRTH_WAIT) & (after["action"] > REBIRTH_WAIT)
+        after = self._shield(before, after, alive)
+        after = self._hitlag(before, after)
+        after = self._knockback(before, after, alive)
+        return flagged(self._place(before, self._jumps(before, after, alive), stage, alive))
+
+    def _in(self, group: str, state: Named) -> Tensor:
+        table: Tensor = getattr(self, group)
+        return table[state["action"].long()]
+
+    def _shield(self, before: Named, after: Named, alive: Tensor) -> Named:
+        grows = ~alive | self._in("breaks", before) | self._in("breaks", after)
+        most = torch.where(grows, torch.full_like(after["shield"], FIELD["shield"].high), before["shield"] + REGROWTH)
+        return {**after, "shield": torch.minimum(after["shield"], most)}
+
+    def _hitlag(self, before: Named, after: Named) -> Named:
+        """It counts down by one; a hit may set it to anything, whoever fights may be stopped anew."""
+        hit = (after["percent"] > before["percent"]) | (before["shield"] - after["shield"] > BLOW)
+        hit = hit | hit.flip(1)
+        counted = (before["hitlag"] - 1).clamp(min=0.0)
+        lasts = torch.where(self._in("fights", after), torch.maximum(after["hitlag"], counted), counted)
+        return {**after, "hitlag": torch.where((before["hitlag"] > 0) & ~hit, lasts, after["hitlag"])}
+
+    def _knockback(self, before: Named, after: Named, alive: Tensor) -> Named:
+        held, stopped = self._in("held", before), after["hitlag"] > 0
+        excused = (before["hitlag"] > 0) | held | held.flip(1) | stopped | stopped.flip(1) | self._in("bounce", after)
+        was, now = (length(state["knockback_x"], state["knockback_y"]) for state in (before, after))
+        share = torch.where(alive & ~excused & (now > was), was / now, torch.ones_like(now))
+        return {**after, "knockback_x": after["knockback_x"] * share, "knockback_y": after["knockback_y"] * share}
+
+    def _jumps(self, before: Named, after: Named, alive: Tensor) -> Named:
+        excused = self._in("held", before) | self._in("special", before) | self._in("held", after)
+        excused = excused | (after["action"] == LEDGE_CATCH) | (after["hitlag"] > 0)
+        up = alive & (before["airborne"] == 1) & (after["airborne"] == 1) & ~excused
+        jumps = torch.minimum(after["jumps"], self.most_jumps[after["character"].long()])
+        return {**after, "jumps": torch.where(up, torch.minimum(jumps, before["jumps"]), jumps)}
+
+    def _place(self, before: Named, after: Named, stage: Tensor, alive: Tensor) -> Named:
+        """A step too far becomes what the velocity makes of it."""
+        own = torch.where(after["airborne"] == 1, after["self_x_air"], after["self_x_ground"])
+        vx, vy = own + after["knockback_x"], after["self_y"] + after["knockback_y"]
+        dx, dy = after["x"] - before["x"], after["y"] - before["y"]
+        step, unexplained = length(dx, dy), length(dx - vx, dy - vy) > 1
+        surfaces = self.rises[stage]
+        number = after["ground"].clamp(0, surfaces.shape[1] - 1).long()
+        rising = surfaces.gather(1, number) & (after["ground"] == number)
+        was_up, is_up = before["airborne"] == 1, after["airborne"] == 1
+        excused = self._in("held", before) | self._in("special", before) | self._in("ledge", before)
+        excused = excused | self._in("held", after) | self._in("ledge", after) | (after["percent"] > before["percent"])
+        excused = excused | (rising & ~was_up & ~is_up) | ((before["action"] == DAMAGE_FLY_ROLL) & was_up & ~is_up)
+        excused = excused | ((before["hitlag"] > 0) & (after["hitlag"] <= 0))
+        far = alive & ((step > FARTHEST) | ((step > FAR) & unexplained & ~excused))
+        frozen = (before["hitlag"] > 0) & (after["hitlag"] > 0)
+        place = {"x": before["x"] + vx.masked_fill(frozen, 0.0), "y": before["y"] + vy.masked_fill(frozen, 0.0)}
+        return {**after, **{name: torch.where(far, value, after[name]) for name, value in place.items()}}
+
+
+def flagged(state: Named) -> Named:
+    """Hitlag and its flag go together."""
+    others, flag = state["flags_2"] & ~HITLAG_FLAG, (state["hitlag"] > 0).int() * HITLAG_FLAG
+    return {**state, "flags_2": others | flag}
