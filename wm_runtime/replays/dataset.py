@@ -333,7 +333,7 @@ class _GrowingShard:
 
     def add(self, records: np.ndarray) -> None:
         with _writing(self.path):
-            self._file.write(np.ascontiguousarray(records).view(np.uint8))
+            self._file.write(np.ascontiguousarray(records).view(np.uint8).data)
         self.frames += len(records)
 
     def finish(self) -> None:
