@@ -1,6 +1,7 @@
 """A dataset gives back what was added to it, whatever stopped the writing, and a damaged one says what is wrong."""
 
 import json
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -214,6 +215,27 @@ def test_an_interrupted_writer_leaves_the_games_that_were_listed(tmp_path) -> No
 def test_the_first_full_shard_of_an_interrupted_writer_is_listed(tmp_path) -> None:
     interrupted(tmp_path / "data", GAMES)
     assert_holds(tmp_path / "data", GAMES[:2])
+
+
+def test_an_interrupted_writer_takes_the_shard_away_that_it_was_filling(tmp_path) -> None:
+    interrupted(tmp_path / "data", GAMES)
+    assert not list(tmp_path.glob("data/shards/*.tmp"))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the size of files is not limited")
+def test_a_shard_for_which_there_is_no_room_is_refused_in_one_line_and_costs_nothing_that_is_listed(tmp_path) -> None:
+    import resource
+
+    path = write(tmp_path / "data", GAMES[:2])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"000001\.arrow: cannot be written \(File too large\)"):
+            write(path, GAMES[2:])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert_holds(path, GAMES[:2])
+    assert not list(path.glob("shards/*.tmp"))
 
 
 def test_after_an_interruption_the_rest_can_be_added_and_no_stray_file_stays(tmp_path) -> None:

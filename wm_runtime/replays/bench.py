@@ -32,6 +32,7 @@ def bench_build(replays: Path, workers: int, rounds: int = 3) -> dict[str, float
         raise UserError(f"{replays}: no .slp files in this folder; name a folder that holds replays")
     for file in files:
         file.read_bytes()
+    up = min(workers, len(files))
     parsing, building, peak = 0.0, 0.0, 0
     parsing_cpu, building_cpu = math.inf, math.inf
     for _ in range(rounds):
@@ -47,15 +48,16 @@ def bench_build(replays: Path, workers: int, rounds: int = 3) -> dict[str, float
             cpu: list[float] = []
 
             def on_file(report, memory=memory, times=times, cpu=cpu) -> None:
-                times.append(time.perf_counter())
-                if len(times) in (1, len(files)):
+                if len(report.rows) in (up, len(files)):  # once each process has done a file, and at the end
+                    times.append(time.perf_counter())
                     cpu.append(_processor_time())
-                if len(times) % 16 == 0:
+                if len(report.rows) % 16 == 0:
                     memory.append(_memory())
 
             build([replays], Path(folder) / "dataset", workers=workers, on_file=on_file)
-            building = max(building, (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0)
-            building_cpu = min(building_cpu, (cpu[-1] - cpu[0]) / max(len(times) - 1, 1))
+            timed = len(files) - up
+            building = max(building, timed / (times[-1] - times[0]) if timed else 0.0)
+            building_cpu = min(building_cpu, (cpu[-1] - cpu[0]) / max(timed, 1))
             peak = max(peak, *memory, 0)
     return {
         "parsing_files_per_second": parsing,

@@ -18,9 +18,10 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import fields
+from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -233,16 +234,15 @@ class _Shard:
 class DatasetWriter:
     """Adds games to a dataset, a shard at a time; nothing is listed before it is whole on disk.
 
-    Use as a context manager; `add` keeps games in memory until a shard of `shard_frames` frames is full.
+    Use as a context manager; a shard is whole, and may be listed, once it has `shard_frames` frames.
     """
 
     def __init__(self, path: str | Path, shard_frames: int = 400_000, index_seconds: float = INDEX_SECONDS):
         self.path = Path(path)
         self.shard_frames, self.index_seconds = shard_frames, index_seconds
         self._games: list[tuple[dict, dict[str, np.ndarray]]] = []
-        self._frames = np.empty((0, FRAME_BYTES), np.uint8)
-        """The frames of these games, and room for more: filled again and again, a shard after the other."""
-        self._pending = 0
+        """Index rows and items of the games in the shard that is being filled."""
+        self._shard: _GrowingShard | None = None
         self.index: list[dict] = []
         if (self.path / "dataset.json").exists():
             _check_format(self.path)
@@ -260,33 +260,30 @@ class DatasetWriter:
         if exc_type is None:
             self.flush()
             self.list_games()
+        elif self._shard:
+            self._shard.give_up()
 
     def add(self, game: Game | StoredGame, content: str = "") -> None:
         """Adds a game; `content` is its content_key, if that is known. Raises ValueError for values that cannot be
         stored."""
         stored = game if isinstance(game, StoredGame) else StoredGame.of(game)
-        row, self._pending = self._pending, self._pending + len(stored)
-        if self._pending > len(self._frames):
-            room = np.empty((self._pending + self.shard_frames, FRAME_BYTES), np.uint8)
-            room[:row] = self._frames[:row]
-            self._frames = room
-        self._frames[row : self._pending] = np.ascontiguousarray(stored.records).view(np.uint8).reshape(-1, FRAME_BYTES)
-        listed = _index_row(stored, content or content_key(stored), self._next, row)
+        if self._shard is None:
+            self._make_folder()
+            self._shard = _GrowingShard(self._shard_path())
+        listed = _index_row(stored, content or content_key(stored), self._next, self._shard.frames)
+        self._shard.add(stored.records)
         self._games.append((listed, stored.items))
-        if self._pending >= self.shard_frames:
+        if self._shard.frames >= self.shard_frames:
             self.flush()
 
     def flush(self) -> None:
-        """Writes the games held back as a shard, and lists them if the index is old enough."""
-        try:
-            (self.path / "shards").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{self.path}: cannot be written ({error.strerror}); name another folder") from None
-        if self._games:
-            _write_batch(self.path / "shards" / f"{self._next:06d}.arrow", frame_batch(self._frames[: self._pending]))
-            _write_batch(self.path / "shards" / f"{self._next:06d}.items.arrow", self._item_batch())
+        """Finishes the shard that is being filled, and lists its games if the index is old enough."""
+        self._make_folder()
+        if self._shard:
+            self._shard.finish()
+            _write_batch(self._shard_path(".items"), self._item_batch())
             self.index += [listed for listed, _ in self._games]
-            self._games, self._pending = [], 0
+            self._games, self._shard = [], None
             self._next += 1
         if time.monotonic() - self._listed_at > self.index_seconds:
             self.list_games()
@@ -298,6 +295,15 @@ class DatasetWriter:
             meta = {"format": FORMAT, "version": VERSION, "field_table": field_table_hash(), "frame_bytes": FRAME_BYTES}
             write_text(self.path / "dataset.json", json.dumps(meta, indent=1))
         self._listed_at = time.monotonic()
+
+    def _make_folder(self) -> None:
+        try:
+            (self.path / "shards").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written ({error.strerror}); name another folder") from None
+
+    def _shard_path(self, kind: str = "") -> Path:
+        return self.path / "shards" / f"{self._next:06d}{kind}.arrow"
 
     def _item_batch(self) -> pa.RecordBatch:
         rows = [items["frame"] - listed["first_frame"] + listed["row"] for listed, items in self._games]
@@ -312,6 +318,70 @@ class DatasetWriter:
             number = path.name.partition(".")[0]
             if path.suffix == ".tmp" or (number.isdigit() and int(number) >= self._next):
                 path.unlink()
+
+
+class _GrowingShard:
+    """A shard that is being filled: frames go straight to their place in a file with a temporary name; what Arrow puts
+    around them is written last, when their number is known."""
+
+    def __init__(self, path: Path):
+        self.path, self.frames = path, 0
+        self._temporary = _temporary(path)
+        with _writing(path):
+            self._file = open(self._temporary, "w+b")  # noqa: SIM115 (open until the shard is full)
+            self._file.seek(_before_frames())
+
+    def add(self, records: np.ndarray) -> None:
+        with _writing(self.path):
+            self._file.write(np.ascontiguousarray(records).view(np.uint8).data)
+        self.frames += len(records)
+
+    def finish(self) -> None:
+        """Makes it a whole file under its own name."""
+        with _writing(self.path):
+            self._file.flush()
+            self._write_around()
+            self._file.close()
+            os.replace(self._temporary, self.path)
+
+    def give_up(self) -> None:
+        for undo in (self._file.close, self._temporary.unlink):
+            with suppress(OSError):
+                undo()
+
+    def _write_around(self) -> None:
+        mapped = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        frames = np.frombuffer(mapped, RECORD, self.frames * PLAYERS, _before_frames()).reshape(-1, PLAYERS)
+        batch = frame_batch(frames)
+        self._file.seek(0)
+        around = pa.PythonFile(_Around(self._file, frames.ctypes.data), mode="w")
+        with pa.ipc.new_file(around, batch.schema) as writer:
+            writer.write_batch(batch)
+
+
+@dataclass
+class _Around:
+    """A file for Arrow to write to, in which the bytes that lie at `address` have their place already."""
+
+    file: BinaryIO
+    address: int
+    closed = False
+
+    def write(self, data: bytes | pa.Buffer) -> None:
+        if isinstance(data, pa.Buffer) and data.address == self.address:
+            self.file.seek(data.size, os.SEEK_CUR)
+        else:
+            self.file.write(data)
+
+
+@cache
+def _before_frames() -> int:
+    """Bytes of a shard's file before its frames, however many there are."""
+    batch, sink = frame_batch(np.zeros((1, PLAYERS), RECORD)), pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    file = sink.getvalue()
+    return pa.ipc.open_file(file).get_batch(0).column("frame").buffers()[1].address - file.address
 
 
 def frame_batch(records: np.ndarray) -> pa.RecordBatch:
@@ -412,16 +482,28 @@ def _write_batch(path: Path, batch: pa.RecordBatch) -> None:
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
     """A temporary name to write to, that becomes `path` when all went well and is gone when not."""
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = _temporary(path)
     try:
-        yield temporary
-        os.replace(temporary, path)
-    except BaseException as error:
+        with _writing(path):
+            yield temporary
+            os.replace(temporary, path)
+    except BaseException:
         with suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError):
-            raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
         raise
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Says of what the system refuses that `path` cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(path.name + ".tmp")
 
 
 def _numbers(batch: pa.RecordBatch, name: str) -> np.ndarray:
