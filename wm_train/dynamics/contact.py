@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from wm_runtime.facts import CHARACTERS, FAMILIES, STAGES
+from wm_runtime.facts import FAMILIES, STAGES
 from wm_runtime.replays.rules import FOUNTAIN_HEIGHTS, POKEMON_STADIUM, REBIRTH_WAIT, RESTS, SAMUS
 from wm_runtime.schema import FIELD
+from wm_train.dynamics.limits import jumps
 from wm_train.dynamics.named import Named
 
 EXACT = 2e-3
@@ -75,11 +76,8 @@ class Contact(nn.Module):
                 beside = 1e9 if surface.path else BESIDE
                 sides = [surface.x[0] - beside, surface.x[1] + beside]
                 moving[arena.id, surface.id] = torch.tensor([*sides, min(levels) - RESTS, max(levels) + RESTS])
-        jumps = torch.ones(FIELD["character"].classes or 0, dtype=torch.int32)
-        for fighter in CHARACTERS:
-            jumps[fighter.internal_id] = fighter.jumps - 1
         found = {**tables, "ids": ids, "solid": solid, "held": held, "supported": supported, "moving": moving}
-        for name, table in {**found, "jumps": jumps}.items():
+        for name, table in {**found, "jumps": jumps(unknown=2) - 1}.items():
             self.register_buffer(name, table, persistent=False)
 
     def forward(self, before: Named, after: Named, stage: Tensor) -> Named:

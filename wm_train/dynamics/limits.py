@@ -47,11 +47,8 @@ class Limits(nn.Module):
         rises = torch.zeros((1 + max(stage.id for stage in STAGES), ids), dtype=torch.bool)
         for stage in STAGES:
             rises[stage.id, [s.id for s in stage.surfaces if s.moves]] = True
-        most = torch.full((FIELD["character"].classes or 0,), int(FIELD["jumps"].high), dtype=torch.int32)
-        for fighter in CHARACTERS:
-            most[fighter.internal_id] = fighter.jumps
         self.register_buffer("rises", rises, persistent=False)
-        self.register_buffer("most_jumps", most, persistent=False)
+        self.register_buffer("most_jumps", jumps(int(FIELD["jumps"].high)), persistent=False)
 
     def forward(self, before: Named, after: Named, stage: Tensor) -> Named:
         """Present state, proposal and stage (N,) → the next state within the limits."""
@@ -90,8 +87,8 @@ class Limits(nn.Module):
         excused = self._in("held", before) | self._in("special", before) | self._in("held", after)
         excused = excused | (after["action"] == LEDGE_CATCH) | (after["hitlag"] > 0)
         up = alive & (before["airborne"] == 1) & (after["airborne"] == 1) & ~excused
-        jumps = torch.minimum(after["jumps"], self.most_jumps[after["character"].long()])
-        return {**after, "jumps": torch.where(up, torch.minimum(jumps, before["jumps"]), jumps)}
+        left = torch.minimum(after["jumps"], self.most_jumps[after["character"].long()])
+        return {**after, "jumps": torch.where(up, torch.minimum(left, before["jumps"]), left)}
 
     def _place(self, before: Named, after: Named, stage: Tensor, alive: Tensor) -> Named:
         """A step too far becomes what the velocity makes of it."""
@@ -111,6 +108,14 @@ class Limits(nn.Module):
         frozen = (before["hitlag"] > 0) & (after["hitlag"] > 0)
         place = {"x": before["x"] + vx.masked_fill(frozen, 0.0), "y": before["y"] + vy.masked_fill(frozen, 0.0)}
         return {**after, **{name: torch.where(far, value, after[name]) for name, value in place.items()}}
+
+
+def jumps(unknown: int) -> Tensor:
+    """(characters,) int32: jumps that are left while standing; `unknown` for who is not in the facts."""
+    table = torch.full((FIELD["character"].classes or 0,), unknown, dtype=torch.int32)
+    for fighter in CHARACTERS:
+        table[fighter.internal_id] = fighter.jumps
+    return table
 
 
 def flagged(state: Named) -> Named:

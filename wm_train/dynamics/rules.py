@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wm_runtime.facts import CHARACTERS, STAGES, TIMING
+from wm_runtime.facts import STAGES, TIMING
 from wm_runtime.replays.rules import (
     DEAD_DOWN,
     DEAD_FLY,
@@ -24,7 +24,7 @@ from wm_runtime.replays.rules import (
     TOP_KNOCKBACK,
 )
 from wm_runtime.schema import FIELD, MATCH_FRAMES, NO_GROUND, NO_PLAYER
-from wm_train.dynamics.limits import Limits, flagged
+from wm_train.dynamics.limits import Limits, flagged, jumps
 from wm_train.dynamics.named import Named
 
 LAST_DEAD, FALL = 10, 29
@@ -58,16 +58,13 @@ class Rules(nn.Module):
             blast[stage.id] = torch.tensor([zone.left, zone.right, zone.top, zone.bottom])
             rebirth_x[stage.id] = torch.tensor(rebirth.x)
             rebirth_y[stage.id] = torch.tensor([rebirth.y_from, rebirth.y_platform])
-        jumps = torch.ones(FIELD["character"].classes or 0, dtype=torch.int32)
-        for fighter in CHARACTERS:
-            jumps[fighter.internal_id] = fighter.jumps - 1
         dying = range(LAST_DEAD + 1)
         death = torch.tensor([LASTS.get(action, TIMING["dead_down"]) for action in dying], dtype=torch.int32)
         stock_lost = torch.tensor([STOCK_LOST.get(action, 0) for action in dying], dtype=torch.int32)
         for name, table in (("blast", blast), ("rebirth_x", rebirth_x), ("rebirth_y", rebirth_y)):
             self.register_buffer(name, table, persistent=False)
         self.limits = Limits()
-        self.register_buffer("air_jumps", jumps, persistent=False)
+        self.register_buffer("air_jumps", jumps(unknown=2) - 1, persistent=False)
         self.register_buffer("death_frames", death, persistent=False)
         self.register_buffer("stock_lost", stock_lost, persistent=False)
 
