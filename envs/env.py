@@ -8,8 +8,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from wm_envs.screen import RENDER_MODES
 from wm_envs.spaces import refusal
-from wm_envs.vector import RENDER_MODES, MeleeVectorEnv, of_match
+from wm_envs.vector import MeleeVectorEnv, of_match
 from wm_runtime.simulator import Simulator
 
 

@@ -15,10 +15,10 @@ from gymnasium.vector.utils import batch_space, iterate
 from wm_envs.matches import Matches, Outcome, Settings
 from wm_envs.opponents import SelfPlay, Which, opponent
 from wm_envs.rewards import total
+from wm_envs.screen import RENDER_MODES, Screen
 from wm_runtime.errors import UserError
 from wm_runtime.simulator import Simulator
 
-RENDER_MODES = ("rgb_array", "human")
 AGENT, OPPONENT = 0, 1
 """Players of the agent and of its opponent."""
 
@@ -63,8 +63,7 @@ class MeleeVectorEnv(VectorEnv):
         except ValueError:
             modes = ", ".join(mode.value for mode in AutoresetMode)
             raise UserError(f"autoreset_mode {autoreset_mode!r}: choose one of {modes}") from None
-        if render_mode not in (None, *RENDER_MODES):
-            raise UserError(f"render_mode {render_mode!r}: choose one of {', '.join(RENDER_MODES)}, or None")
+        self._screen = Screen(render_mode)
         self.num_envs = num_envs
         self.matches = Matches(num_envs, Settings.of(settings))
         self.metadata = {**self.metadata, "autoreset_mode": self._mode}  # type: ignore[misc]
@@ -77,7 +76,6 @@ class MeleeVectorEnv(VectorEnv):
         self._opponent = _opponent(opponent, replay, self._self_play)
         self._ended = np.zeros(num_envs, bool)
         self._begun = False
-        self._window: Any = None
 
     @property
     def simulator(self) -> Simulator:
@@ -96,7 +94,7 @@ class MeleeVectorEnv(VectorEnv):
             self.matches.starts.forget()
         self._reset(mask)
         self._begun = True
-        self._show()
+        self._screen.stepped(self.matches)
         return self.matches.observe(AGENT), masked(self.matches.describe(), mask)
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
@@ -119,26 +117,15 @@ class MeleeVectorEnv(VectorEnv):
             self._reset(fresh)
             self._ended = np.zeros(self.num_envs, bool)
         infos |= masked(self.matches.describe(), np.ones(self.num_envs, bool)) | self._of_step(outcome, ~fresh)
-        self._show()
+        self._screen.stepped(self.matches)
         return self.matches.observe(AGENT), rewards, outcome.terminated, outcome.truncated, infos
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """N pictures (H, W, 3) uint8 in `rgb_array`; in `human` the window is brought up to date."""
-        if self.render_mode is None:
-            return None
-        from wm_viewer import draw
-
-        state = self.simulator.state
-        if self.render_mode == "rgb_array":
-            return tuple(draw.render(state, match, self.controllers) for match in range(self.num_envs))
-        self._window = self._window or draw.Window()
-        self._window.draw(state, 0, self.controllers)
-        return None
+        return self._screen.draw(self.matches)
 
     def close_extras(self, **kwargs: Any) -> None:
-        if self._window is not None:
-            self._window.close()
-            self._window = None
+        self._screen.close()
 
     def _press(self, actions: Any, frame: int) -> None:
         """Both players' controllers for a frame of the step."""
@@ -183,10 +170,6 @@ class MeleeVectorEnv(VectorEnv):
             final_obs[row] = observation
         final_info = masked(self.matches.describe(), ended) | self._of_step(outcome, ended)
         return {"final_obs": final_obs, "_final_obs": ended, "final_info": final_info, "_final_info": ended}
-
-    def _show(self) -> None:
-        if self.render_mode == "human":
-            self.render()
 
 
 _opponent = opponent
