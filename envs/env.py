@@ -70,7 +70,7 @@ class MeleeEnv(gym.Env):
     | `characters` | `("FOX", "FALCO")` | of player 1 and 2; each a name or a list to draw from |
     | `stage` | `"FINAL_DESTINATION"` | a name or a list to draw from |
     | `model` | the default model that ships | name or artifact file |
-    | `opponent` | `"neutral"` | `neutral`, `random`, `policy`, a policy's .onnx file, `replay`, an `Opponent`; a callable, observations (N, …) as player 2 sees them → actions (N, …), for self-play; or a list of these, of which each match draws one |
+    | `opponent` | `"neutral"` | `neutral`, `random`, `attacker` (a script), `policy` (a learned player), a policy's .onnx file, `replay`, an `Opponent`; a callable, observations (N, …) as player 2 sees them → actions (N, …), for self-play; or a list of these, of which each match draws one |
     | `replay` | None | .slp or .mwr file for the opponent `replay`, or a list to draw from |
     | `starts` | `"spawn"` | see Starting State |
     | `action_space`, `observation` | `"multidiscrete"`, `"flat"` | see there |

@@ -120,7 +120,7 @@ class Matches:
     | `reset(mask, rng)` | the matches of `mask` (N,) bool begin anew, each at a start of its own |
     | `step(press, held)` | `frame_skip` frames; before each, `press(k)` writes `controllers`; those `held` stay put |
     | `observe(player, rows)` | what a player sees, `reaction_delay` frames late |
-    | `describe(rows)` | what `info` says of the present frame |
+    | `describe()` | what `info` says of the present frame |
 
     `controllers`: (N, 2, 13) float32 that lead to the present frame · `not_finite`: how often a match was truncated
     because a model predicted a number that is not finite; it is left at the frame before.

@@ -13,8 +13,13 @@ from gymnasium.vector.utils import batch_space
 
 from wm_envs.spaces import ACTION_SPACES, ActionSpace
 from wm_runtime.errors import UserError
+from wm_runtime.facts import STAGES
 from wm_runtime.policy import DEFAULT_POLICY, PolicyPlayer, open_policy
-from wm_runtime.schema import CONTROL_NAMES, State
+from wm_runtime.schema import C_, CONTROL_NAMES, State
+
+_EDGES = np.zeros(max(s.id for s in STAGES) + 1, np.float32)
+_EDGES[[s.id for s in STAGES]] = [s.edge_stand for s in STAGES]
+"""Stage id → |x| of the edge, units."""
 
 
 class Opponent(ABC):
@@ -132,6 +137,46 @@ class Policy(Opponent):
         out[:] = self._player.act(state)
 
 
+class Attacker(Opponent):
+    """A script: runs at the other fighter and attacks when near, jumps after it, and comes back when off the stage.
+
+    `player`: which side it plays, 0 or 1.
+    """
+
+    NEAR = 14.0
+    """Units within which it attacks."""
+    RHYTHM = 8
+    """Frames from one press of a button to the next: a held button does nothing."""
+
+    def __init__(self, player: int = 1):
+        self._player = player
+
+    def reset(self, mask: np.ndarray, rng: np.random.Generator) -> None:
+        pass
+
+    def act(self, state: State, out: np.ndarray) -> None:
+        me, other = self._player, 1 - self._player
+        x, y, airborne = state["x"], state["y"], state["airborne"][:, me] == 1
+        edge = _EDGES[state["stage"]]
+        target = np.clip(x[:, other], -edge + 5, edge - 5)
+        off = (np.abs(x[:, me]) > edge) & airborne
+        dx, dy = np.where(off, -x[:, me], target - x[:, me]), y[:, other] - y[:, me]
+        press = state["frame"] % self.RHYTHM < 2
+        near = (np.abs(x[:, other] - x[:, me]) < self.NEAR) & (np.abs(dy) < 2 * self.NEAR) & ~off
+        above = near & (dy > self.NEAR / 2)
+        jumps = state["jumps"][:, me] > 0
+        out[:] = 0
+        out[:, C_["main_x"]] = np.where(near & ~airborne, 0, np.sign(dx))
+        out[:, C_["c_x"]] = near & ~above & press
+        out[:, C_["c_x"]] *= np.sign(x[:, other] - x[:, me])
+        out[:, C_["c_y"]] = above & airborne & press
+        out[:, C_["x_button"]] = press & ((above & ~airborne) | (off & jumps & (y[:, me] < 0)))
+        falling = off & ~jumps & (y[:, me] < 0)
+        out[:, C_["main_y"]] = falling
+        out[:, C_["main_x"]] *= ~falling
+        out[:, C_["b"]] = falling & press
+
+
 class SelfPlay(Opponent):
     """A callable of one's own: observations of all matches, as player 2 sees them → actions for all of them.
 
@@ -185,7 +230,7 @@ class Mixed(Opponent):
 
 
 OPPONENTS: dict[str, Callable[..., Opponent]] = {
-    "neutral": Neutral, "random": Random, "replay": Replay, "policy": Policy,
+    "neutral": Neutral, "random": Random, "replay": Replay, "policy": Policy, "attacker": Attacker,
 }  # fmt: skip
 Which = str | Path | Opponent | Callable[[Any], Any] | Sequence["Which"]
 

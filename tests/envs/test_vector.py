@@ -17,7 +17,7 @@ from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 from wm_envs.env import MeleeEnv
 from wm_envs.matches import NOT_FINITE, TIME, UNCERTAIN, warn_outside_domain
-from wm_envs.opponents import Mixed, Neutral, Opponent, Random
+from wm_envs.opponents import Attacker, Mixed, Neutral, Opponent, Random
 from wm_envs.spaces import ACTION_SPACES, DISCRETE, OBSERVATION_SPACES
 from wm_envs.vector import MeleeVectorEnv, of_match
 from wm_runtime.artifact import Artifact
@@ -583,3 +583,20 @@ def test_a_batch_is_drawn_match_by_match(make: Make) -> None:
     pictures = env.render()
     assert len(pictures) == 2
     assert all(picture.dtype == np.uint8 and picture.ndim == 3 for picture in pictures)
+
+
+def test_the_attacker_runs_at_the_other_fighter_and_hits_when_near(make: Make) -> None:
+    state = stack([spawn("BATTLEFIELD", ("FOX", "FALCO"))] * 4).states
+    state["x"] = [[-30, 30], [20, 30], [40, 30], [30, -90]]
+    state["airborne"][3, 1] = 1
+    state["y"][3, 1] = -20
+    state["jumps"][3, 1] = 0
+    held = np.zeros((4, len(CONTROLS)), np.float32)
+    attacker = Attacker()
+    attacker.act(state, held)
+    assert held[:3, C_["main_x"]].tolist() == [-1, 0, 0]
+    assert held[:3, C_["c_x"]].tolist() == [0, -1, 1]
+    assert (held[3, C_["main_y"]], held[3, C_["b"]]) == (1, 1)
+    state["jumps"][3, 1] = 1
+    attacker.act(state, held)
+    assert (held[3, C_["main_x"]], held[3, C_["x_button"]]) == (1, 1)
