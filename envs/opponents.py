@@ -126,14 +126,19 @@ class Policy(Opponent):
         self._make = partial(
             PolicyPlayer, open_policy(policy), player=player, temperature=temperature, delay=delay
         )
-        self._player = self._make(num_matches=1)
+        self._player: PolicyPlayer | None = self._make(num_matches=1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Settings alone: a copy, as gymnasium.make keeps, has a session of its own once its matches begin."""
+        return {"_make": self._make, "_player": None}
 
     def reset(self, mask: np.ndarray, rng: np.random.Generator) -> None:
-        if self._player.num_matches != len(mask):
+        if self._player is None or self._player.num_matches != len(mask):
             self._player = self._make(num_matches=len(mask))
         self._player.reset(mask, rng)
 
     def act(self, state: State, out: np.ndarray) -> None:
+        assert self._player is not None, "reset begins a match"
         out[:] = self._player.act(state)
 
 

@@ -17,7 +17,7 @@ from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 from wm_envs.env import MeleeEnv
 from wm_envs.matches import NOT_FINITE, TIME, UNCERTAIN, warn_outside_domain
-from wm_envs.opponents import Attacker, Mixed, Neutral, Opponent, Random
+from wm_envs.opponents import Attacker, Mixed, Neutral, Opponent, Policy, Random
 from wm_envs.spaces import ACTION_SPACES, DISCRETE, OBSERVATION_SPACES
 from wm_envs.vector import MeleeVectorEnv, of_match
 from wm_runtime.artifact import Artifact
@@ -98,6 +98,21 @@ def test_make_vec_makes_one_batch(artifact: Artifact) -> None:
     assert infos["frame"].tolist() == [1] * N
     assert infos["_frame"].all()
     assert infos["reward_terms"]["_damage_dealt"].all()
+
+
+def test_whatever_an_argument_is_gymnasium_keeps_it_in_the_spec(artifact: Artifact) -> None:
+    earlier = Simulator(artifact, 2, threads=1)
+    earlier.reset(spawn("BATTLEFIELD", ("FOX", "FALCO")))
+    arguments = {"model": artifact, "starts": earlier.save(), "opponent": [Policy(delay=18), "random"]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        single = gym.make("MeleeWorldModel-v0", **arguments)
+        many = gym.make_vec("MeleeWorldModel-v0", num_envs=2, **arguments)
+        again = gym.make(single.spec)
+    for env in (single, many, again):
+        env.reset(seed=0)
+        env.step(env.action_space.sample())
+        assert set(arguments) <= set(env.spec.kwargs)
 
 
 @pytest.mark.parametrize("observation", OBSERVATION_SPACES)
