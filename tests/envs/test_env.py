@@ -91,10 +91,14 @@ import sys, gymnasium
 assert not any(m in sys.modules for m in ("torch", "pygame", "wm_runtime.simulator"))
 env = gymnasium.make("MeleeWorldModel-v0", model={str(artifact.path)!r})
 env.reset(seed=0)
-print(env.step(env.action_space.sample())[4]["frame"], env.unwrapped.spec.id, "torch" in sys.modules)
+many = gymnasium.make_vec("MeleeWorldModel-v0", num_envs=2, model={str(artifact.path)!r})
+many.reset(seed=0)
+many.step(many.action_space.sample())
+unused = ("torch", "pygame", "pettingzoo", "stable_baselines3", "pyarrow")
+print(env.step(env.action_space.sample())[4]["frame"], env.unwrapped.spec.id, [m for m in unused if m in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["1", "MeleeWorldModel-v0", "False"]
+    assert done.stdout.split() == ["1", "MeleeWorldModel-v0", "[]"]
 
 
 @every_action_space
