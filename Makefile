@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 SOURCES := pyproject.toml setup.py constraints.txt
 
-.PHONY: setup demo test lint bench docs clean
+.PHONY: setup demo test lint bench docs rllib clean
 
 setup: $(VENV)/.full
 
@@ -28,5 +28,14 @@ $(VENV)/.full: $(SOURCES) | $(VENV)/.runtime
 	$(PIP) --editable ".[dev]"
 	touch $@
 
+# RLlib pins its own Gymnasium, so it has an environment of its own.
+rllib: $(VENV)-rllib/.installed
+	$(VENV)-rllib/bin/python examples/rllib_ppo.py
+
+$(VENV)-rllib/.installed: $(SOURCES)
+	test -x $(VENV)-rllib/bin/python || $(PYTHON) -m venv $(VENV)-rllib
+	$(VENV)-rllib/bin/pip --disable-pip-version-check install --quiet --editable . "ray[rllib]==2.58.0" torch==2.13.0
+	touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info demo
+	rm -rf $(VENV) $(VENV)-rllib build *.egg-info demo

@@ -2,157 +2,135 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.vector import AutoresetMode
 
-from wm_envs.opponents import Opponent, opponent
-from wm_envs.rewards import WEIGHTS, reward_terms, total
-from wm_envs.spaces import ACTION_SPACES, observation_space, observe
-from wm_runtime.artifact import DEFAULT_MODEL
-from wm_runtime.errors import UserError
-from wm_runtime.schema import CONTROL_NAMES, MATCH_FRAMES, PLAYERS
+from wm_envs.screen import RENDER_MODES
+from wm_envs.spaces import refusal
+from wm_envs.vector import MeleeVectorEnv, of_match
 from wm_runtime.simulator import Simulator
-from wm_runtime.starts import Start, spawn
 
 
 class MeleeEnv(gym.Env):
     """
     ## Description
     A match of Super Smash Bros. Melee, two players on a tournament stage, stepped by a learned model of the game. One
-    step is one frame of 1/60 s. The agent is player 1 (on the left), its opponent player 2.
+    step is one frame of 1/60 s (`frame_skip` of them). The agent is player 1 (on the left), its opponent player 2.
 
     ## Action Space
-    `multidiscrete` (default): `MultiDiscrete([17, 5, 3, 2, 2, 2, 2])`: main stick (centre, eight directions at full
-    tilt, eight at half), C-stick (centre, right, up, left, down), shoulder (none, light, full), A, B, X, Z.
-    `controller`: `Dict(axes: Box(5), buttons: MultiBinary(8))`: main x, main y, C x, C y in −1 … 1, shoulder in 0 … 1;
-    A, B, X, Y, Z, L, R, D-pad up.
+    | `action_space` | |
+    |---|---|
+    | `multidiscrete` (default) | `MultiDiscrete([17, 5, 3, 2, 2, 2, 2])`: main stick (centre, eight directions at full tilt, eight at half), C-stick (centre, right, up, left, down), shoulder (none, light, full), A, B, X, Z |
+    | `controller` | `Dict(axes: Box(5), buttons: MultiBinary(8))`: main x, main y, C x, C y in −1 … 1, shoulder in 0 … 1, set to the game's own grid; A, B, X, Y, Z, L, R, D-pad up |
+    | `discrete` | `Discrete(39)`: useful inputs, named in order by `wm_envs.spaces.DISCRETE` |
 
     ## Observation Space
-    `Box(-5, 5, (D,), float32)`: the numbers named by `wm_envs.spaces.observation_names()`, about 1 in size: the agent
-    first, then the opponent (its controller hidden), then time, distance and stage.
+    | `observation` | |
+    |---|---|
+    | `flat` (default) | `Box(-5, 5, (D,), float32)`: the numbers named by `wm_envs.spaces.observation_names()`, about 1 in size |
+    | `dict` | the same by part: `self`, `opponent` (`PLAYER_NUMBERS`), `match` (`MATCH_NUMBERS`), `controller` (13), and the ids `action` and `character` of both as `MultiDiscrete` |
+    | `state` | raw game values: `floats` (2, F), `ints` (2, I), `match` (frame, stage), `controller` (13); columns as in `wm_runtime.schema` |
+
+    The agent comes first, then the opponent; `controller` is what the agent itself holds. The opponent's is hidden.
 
     ## Rewards
-    0.01 a percent of damage dealt, −0.01 a percent taken, 1 a stock taken, −1 a stock lost; `reward_weights` changes
-    them. `info["reward_terms"]` holds each term unweighted.
+    0.01 a percent of damage dealt, −0.01 a percent taken, 1 a stock taken, −1 a stock lost, summed over the frames of a
+    step. `reward_weights` changes them by name: `damage_dealt`, `damage_taken`, `stocks_taken`, `stocks_lost`.
+    `info["reward_terms"]` holds each term unweighted.
 
     ## Starting State
-    Both fighters stand where the stage's entry leaves them, four stocks, frame 0, free to act. `start` begins at
-    another moment (`wm_runtime.starts`).
+    Every reset draws a start. `starts="spawn"`: both fighters stand where the stage's entry leaves them, four stocks,
+    frame 0, free to act; characters and stage are drawn from those given. A dataset (folder or `Dataset`): any frame of
+    its games, with the past that the model remembers, in games with the characters and stages given (default: all). A
+    `wm_runtime.starts.Start` or a `Snapshot` of `env.unwrapped.simulator.save()`: one of its matches.
 
     ## Episode End
-    Terminated when a side has no stocks left. Truncated after eight minutes of game time.
+    Terminated when a side has no stocks left: nothing is to come. Truncated, so that a value may be bootstrapped from the
+    last observation, with the reason in `info["truncated_by"]`:
+    - after eight minutes of game time, or `time_limit` frames of the episode;
+    - when `info["model"]["uncertainty"]` exceeds `max_uncertainty`: agents must not farm the model's mistakes;
+    - when a model predicts a number that is not finite. The match is left at the frame before.
+
+    A match that has ended must be reset: `step` raises `gymnasium.error.ResetNeeded`.
+
+    ## Information
+    | key | |
+    |---|---|
+    | `frame`, `stocks`, `percent` | of the present frame; pairs are (agent, opponent) |
+    | `reward_terms` | after a step |
+    | `model` | `action_entropy`: of both fighters' predicted actions, nats · `disagreement`, with an ensemble: how far its members' next positions lie apart (standard deviation, units, mean over both fighters) · `uncertainty`: the disagreement, or without an ensemble the larger entropy |
+    | `truncated_by` | where truncated: the reason |
 
     ## Arguments
     | name | default | |
     |---|---|---|
-    | `characters` | `("FOX", "FALCO")` | of player 1 and 2 |
-    | `stage` | `"FINAL_DESTINATION"` | |
+    | `characters` | `("FOX", "FALCO")` | of player 1 and 2; each a name or a list to draw from |
+    | `stage` | `"FINAL_DESTINATION"` | a name or a list to draw from |
     | `model` | the default model that ships | name or artifact file |
-    | `opponent` | `"neutral"` | `neutral`, `random`, `policy`, a policy's .onnx file, `replay`, or an `Opponent` |
-    | `replay` | None | .slp or .mwr file for the opponent `replay` |
-    | `start` | None | a `Start` of one match instead of the spawn points |
-    | `action_space` | `"multidiscrete"` | or `controller` |
+    | `opponent` | `"neutral"` | `neutral`, `random`, `attacker` (a script), `policy` (a learned player), a policy's .onnx file, `replay`, an `Opponent`; a callable, observations (N, …) as player 2 sees them → actions (N, …), for self-play; or a list of these, of which each match draws one |
+    | `replay` | None | .slp or .mwr file for the opponent `replay`, or a list to draw from |
+    | `starts` | `"spawn"` | see Starting State |
+    | `action_space`, `observation` | `"multidiscrete"`, `"flat"` | see there |
     | `reward_weights` | see Rewards | those given replace the default ones |
+    | `frame_skip` | 1 | frames that an action is held |
+    | `reaction_delay` | 0 | 0 … 30 frames after which the agent sees what happened; its own `controller` it knows at once |
+    | `time_limit` | None | frames of an episode |
+    | `ensemble` | `()` | 1 to 4 further models that predict the same steps; `model` decides what happens |
+    | `max_uncertainty` | None | see Episode End |
+    | `domain` | 1.5 | warns of characters whose RC@20 in the model card is above this many times the model's average, or who were not measured; None for silence |
     | `device`, `threads` | `"cpu"`, 1 | of onnxruntime |
 
-    `policy` is a learned player that ships; `wm_envs.opponents.Policy(delay=18)` is one that reacts 18 frames late.
+    `wm_envs.opponents.Policy(delay=18)` is a learned opponent that reacts 18 frames late. Bad arguments raise `UserError`,
+    actions outside the space `ValueError`, each with one line that says what to do.
 
-    `info` also holds `frame`, `stocks` and `percent` of (agent, opponent) and `model`: the action entropy of both
-    fighters' predicted actions, in nats.
-    """
+    ## Vectorized environment
+    `gymnasium.make_vec("MeleeWorldModel-v0", num_envs=N)`: see `wm_envs.vector.MeleeVectorEnv`. This class is N = 1.
+    """  # noqa: E501
 
     metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
-        "render_modes": ["rgb_array", "human"],
+        "render_modes": list(RENDER_MODES),
         "render_fps": 60,
     }
 
-    def __init__(
-        self,
-        characters: tuple[str, str] = ("FOX", "FALCO"),
-        stage: str = "FINAL_DESTINATION",
-        model: str = DEFAULT_MODEL,
-        opponent: str | Opponent = "neutral",
-        replay: str | Path | None = None,
-        start: Start | None = None,
-        action_space: str = "multidiscrete",
-        reward_weights: Mapping[str, float] | None = None,
-        device: str = "cpu",
-        threads: int = 1,
-        render_mode: str | None = None,
-    ):
-        if action_space not in ACTION_SPACES:
-            raise UserError(f"unknown action space {action_space!r}: choose one of {', '.join(ACTION_SPACES)}")
-        unknown = set(reward_weights or {}) - set(WEIGHTS)
-        if unknown:
-            raise UserError(f"unknown reward terms {sorted(unknown)}: choose among {', '.join(WEIGHTS)}")
-        self._start = start if start is not None else spawn(stage, characters)
-        self._weights = {**WEIGHTS, **(reward_weights or {})}
-        self._opponent = _opponent(opponent, replay)
-        self._actions = ACTION_SPACES[action_space]()
-        self.action_space = self._actions.space
-        self.observation_space = observation_space()
-        self.simulator = Simulator(model, 1, device, threads)
-        self.controllers = np.zeros((1, PLAYERS, len(CONTROL_NAMES)), np.float32)
-        """(1, 2, 13) that produced the present frame."""
+    def __init__(self, render_mode: str | None = None, **arguments: Any):
+        self._batch = MeleeVectorEnv(1, AutoresetMode.DISABLED, render_mode=render_mode, **arguments)
         self.render_mode = render_mode
-        self._window: Any = None
+        self.action_space = self._batch.single_action_space
+        self.observation_space = self._batch.single_observation_space
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    @property
+    def simulator(self) -> Simulator:
+        return self._batch.simulator
+
+    @property
+    def controllers(self) -> np.ndarray:
+        """(1, 2, 13) float32 that produced the present frame."""
+        return self._batch.controllers
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
-        state = self.simulator.reset(self._start)
-        self._opponent.reset(np.ones(1, bool), self.np_random)
-        self.controllers[:] = 0
-        if self.render_mode == "human":
-            self.render()
-        return observe(state, 0)[0], self._info()
+        observations, infos = self._batch.reset(seed=seed, options=options)
+        return one(observations), of_match(infos, 0)
 
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         if not self.action_space.contains(action):
-            raise ValueError(f"{action!r} is not in the action space {self.action_space}")
-        before = self.simulator.state
-        percent, stocks = before["percent"].copy(), before["stocks"].copy()
-        batch = {k: v[None] for k, v in action.items()} if isinstance(action, dict) else np.asarray(action)[None]
-        self._actions.controllers(batch, self.controllers[:, 0])
-        self._opponent.act(before, self.controllers[:, 1])
-        state = self.simulator.step(self.controllers)
-        terms = reward_terms(percent, stocks, state, 0)
-        terminated = bool((state["stocks"] <= 0).any())
-        truncated = bool(state["frame"][0] >= MATCH_FRAMES) and not terminated
-        if self.render_mode == "human":
-            self.render()
-        info = self._info() | {"reward_terms": {name: float(term[0]) for name, term in terms.items()}}
-        return observe(state, 0)[0], float(total(terms, self._weights)[0]), terminated, truncated, info
+            raise ValueError(refusal(action, self.action_space))
+        actions = {k: np.asarray(v)[None] for k, v in action.items()} if isinstance(action, dict) else [action]
+        observations, rewards, terminated, truncated, infos = self._batch.step(actions)
+        return one(observations), float(rewards[0]), bool(terminated[0]), bool(truncated[0]), of_match(infos, 0)
 
     def render(self) -> np.ndarray | None:
         """(H, W, 3) uint8 in `rgb_array`; in `human` the window is brought up to date."""
-        if self.render_mode is None:
-            return None
-        from wm_viewer import draw
-
-        if self.render_mode == "rgb_array":
-            return draw.render(self.simulator.state, 0, self.controllers)
-        self._window = self._window or draw.Window()
-        self._window.draw(self.simulator.state, 0, self.controllers)
-        return None
+        pictures = self._batch.render()
+        return None if pictures is None else pictures[0]
 
     def close(self) -> None:
-        if self._window is not None:
-            self._window.close()
-            self._window = None
-
-    def _info(self) -> dict[str, Any]:
-        state = self.simulator.state
-        return {
-            "frame": int(state["frame"][0]),
-            "stocks": tuple(state["stocks"][0].tolist()),
-            "percent": tuple(state["percent"][0].tolist()),
-            "model": {"action_entropy": tuple(self.simulator.aux["action_entropy"][0].tolist())},
-        }
+        self._batch.close()
 
 
-_opponent = opponent
-"""The function, under a name that the argument of the same name does not hide."""
+def one(observations: Any) -> Any:
+    """The observation of a batch of one."""
+    return {k: v[0] for k, v in observations.items()} if isinstance(observations, dict) else observations[0]

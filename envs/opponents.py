@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from gymnasium.vector.utils import batch_space
 
-from wm_envs.spaces import ACTION_SPACES
+from wm_envs.spaces import ACTION_SPACES, ActionSpace
 from wm_runtime.errors import UserError
+from wm_runtime.facts import STAGES
 from wm_runtime.policy import DEFAULT_POLICY, PolicyPlayer, open_policy
-from wm_runtime.schema import CONTROL_NAMES, State
+from wm_runtime.schema import C_, CONTROL_NAMES, State
+
+_EDGES = np.zeros(max(s.id for s in STAGES) + 1, np.float32)
+_EDGES[[s.id for s in STAGES]] = [s.edge_stand for s in STAGES]
+"""Stage id → |x| of the edge, units."""
 
 
 class Opponent(ABC):
@@ -119,35 +126,147 @@ class Policy(Opponent):
         self._make = partial(
             PolicyPlayer, open_policy(policy), player=player, temperature=temperature, delay=delay
         )
-        self._player = self._make(num_matches=1)
+        self._player: PolicyPlayer | None = self._make(num_matches=1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Settings alone: a copy, as gymnasium.make keeps, has a session of its own once its matches begin."""
+        return {"_make": self._make, "_player": None}
 
     def reset(self, mask: np.ndarray, rng: np.random.Generator) -> None:
-        if self._player.num_matches != len(mask):
+        if self._player is None or self._player.num_matches != len(mask):
             self._player = self._make(num_matches=len(mask))
         self._player.reset(mask, rng)
 
     def act(self, state: State, out: np.ndarray) -> None:
+        assert self._player is not None, "reset begins a match"
         out[:] = self._player.act(state)
 
 
+class Attacker(Opponent):
+    """A script: runs at the other fighter and attacks when near, jumps after it, and comes back when off the stage.
+
+    `player`: which side it plays, 0 or 1.
+    """
+
+    NEAR = 14.0
+    """Units within which it attacks."""
+    RHYTHM = 8
+    """Frames from one press of a button to the next: a held button does nothing."""
+
+    def __init__(self, player: int = 1):
+        self._player = player
+
+    def reset(self, mask: np.ndarray, rng: np.random.Generator) -> None:
+        pass
+
+    def act(self, state: State, out: np.ndarray) -> None:
+        me, other = self._player, 1 - self._player
+        x, y, airborne = state["x"], state["y"], state["airborne"][:, me] == 1
+        edge = _EDGES[state["stage"]]
+        target = np.clip(x[:, other], -edge + 5, edge - 5)
+        off = (np.abs(x[:, me]) > edge) & airborne
+        dx, dy = np.where(off, -x[:, me], target - x[:, me]), y[:, other] - y[:, me]
+        press = state["frame"] % self.RHYTHM < 2
+        near = (np.abs(x[:, other] - x[:, me]) < self.NEAR) & (np.abs(dy) < 2 * self.NEAR) & ~off
+        above = near & (dy > self.NEAR / 2)
+        jumps = state["jumps"][:, me] > 0
+        out[:] = 0
+        out[:, C_["main_x"]] = np.where(near & ~airborne, 0, np.sign(dx))
+        out[:, C_["c_x"]] = near & ~above & press
+        out[:, C_["c_x"]] *= np.sign(x[:, other] - x[:, me])
+        out[:, C_["c_y"]] = above & airborne & press
+        out[:, C_["x_button"]] = press & ((above & ~airborne) | (off & jumps & (y[:, me] < 0)))
+        falling = off & ~jumps & (y[:, me] < 0)
+        out[:, C_["main_y"]] = falling
+        out[:, C_["main_x"]] *= ~falling
+        out[:, C_["b"]] = falling & press
+
+
+class SelfPlay(Opponent):
+    """A callable of one's own: observations of all matches, as player 2 sees them → actions for all of them.
+
+    `choose` sees what an agent on that side would see (`observe()`) and acts in the agent's action space, on the frames
+    that are `due()`; in between it holds on. The agent's own network makes it self-play.
+    """
+
+    def __init__(
+        self,
+        choose: Callable[[Any], Any],
+        observe: Callable[[], Any],
+        actions: ActionSpace,
+        due: Callable[[], bool] = lambda: True,
+    ):
+        self._choose, self._observe, self._actions, self._due = choose, observe, actions, due
+
+    def reset(self, mask: np.ndarray, rng: np.random.Generator) -> None:
+        pass
+
+    def act(self, state: State, out: np.ndarray) -> None:
+        if self._due():
+            batched = batch_space(self._actions.space, len(out))
+            self._actions.controllers(self._actions.checked(self._choose(self._observe()), batched), out)
+
+
+class Mixed(Opponent):
+    """Several opponents, one of which each match draws when it begins. Each plays all of its matches in one call."""
+
+    def __init__(self, opponents: Sequence[Opponent]):
+        if not opponents:
+            raise UserError("opponent: an empty list; name one at least")
+        self._opponents = opponents
+        self.playing = np.zeros(0, int)
+        """(N,) number of the opponent that plays each match."""
+
+    def reset(self, mask: np.ndarray, rng: np.random.Generator) -> None:
+        if len(self.playing) != len(mask):
+            self.playing = np.zeros(len(mask), int)
+            self._held = [np.zeros((len(mask), len(CONTROL_NAMES)), np.float32) for _ in self._opponents]
+        self.playing[mask] = rng.integers(len(self._opponents), size=np.count_nonzero(mask))
+        for i, opponent in enumerate(self._opponents):
+            self._held[i][mask] = 0
+            opponent.reset(mask, rng)
+
+    def act(self, state: State, out: np.ndarray) -> None:
+        for i, (opponent, held) in enumerate(zip(self._opponents, self._held, strict=True)):
+            rows = self.playing == i
+            if rows.any():
+                opponent.act(state, held)
+                out[rows] = held[rows]
+
+
 OPPONENTS: dict[str, Callable[..., Opponent]] = {
-    "neutral": Neutral, "random": Random, "replay": Replay, "policy": Policy,
+    "neutral": Neutral, "random": Random, "replay": Replay, "policy": Policy, "attacker": Attacker,
 }  # fmt: skip
+Which = str | Path | Opponent | Callable[[Any], Any] | Sequence["Which"]
 
 
-def opponent(which: str | Opponent, replay: str | Path | None = None) -> Opponent:
-    """An opponent by name, or the policy in a .onnx file. `replay` is the file that "replay" plays back.
+def opponent(
+    which: Which,
+    replay: str | Path | Sequence[str | Path] | None = None,
+    self_play: Callable[[Callable[[Any], Any]], Opponent] | None = None,
+) -> Opponent:
+    """An opponent by name, the policy in a .onnx file, a callable, or several of these to draw from.
 
+    `replay` is the file that "replay" plays back, or several to draw from; `self_play` makes an opponent of a callable.
     Raises UserError.
     """
     if isinstance(which, Opponent):
         return which
+    if isinstance(which, list | tuple):
+        return Mixed([opponent(one, replay, self_play) for one in which])
+    if callable(which) and self_play is not None:
+        return self_play(which)
     if str(which).endswith(".onnx"):
-        return Policy(which)
+        return Policy(which)  # type: ignore[arg-type]
+    if which == "self":
+        raise UserError('opponent "self": give the callable itself, from observations (N, …) to actions (N, …)')
     if which not in OPPONENTS:
-        raise UserError(f"unknown opponent {which!r}: choose one of {', '.join(OPPONENTS)}, or a policy's .onnx file")
+        known = f"{', '.join(OPPONENTS)}, a policy's .onnx file, a callable or a list of these"
+        raise UserError(f"unknown opponent {which!r}: choose one of {known}")
     if which != "replay":
-        return OPPONENTS[which]()
+        return OPPONENTS[which]()  # type: ignore[index]
     if replay is None:
         raise UserError('opponent "replay" needs `replay`, a .slp or .mwr file to play back')
-    return Replay(replay)
+    if isinstance(replay, list | tuple):
+        return Mixed([Replay(path) for path in replay])
+    return Replay(replay)  # type: ignore[arg-type]

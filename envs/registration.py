@@ -11,4 +11,6 @@ def register() -> None:
     """Registers the environment, once."""
     if ENV_ID in gymnasium.registry:
         return
-    gymnasium.register(ENV_ID, entry_point="wm_envs.env:MeleeEnv")
+    gymnasium.register(
+        ENV_ID, entry_point="wm_envs.env:MeleeEnv", vector_entry_point="wm_envs.vector:MeleeVectorEnv"
+    )

@@ -1,4 +1,4 @@
-"""Reward terms over batched states, and their weighted sum."""
+"""Reward terms over batched matches, and their weighted sum."""
 
 from __future__ import annotations
 
@@ -17,15 +17,19 @@ WEIGHTS: Mapping[str, float] = {
 """Term → weight: a stock is worth 100 percent of damage."""
 
 
-def reward_terms(
-    before_percent: np.ndarray, before_stocks: np.ndarray, after: State, player: int
-) -> dict[str, np.ndarray]:
-    """Term → (N,) float32, seen by `player`. `before_percent`, `before_stocks`: (N, 2) of the frame before.
+def losses(before_percent: np.ndarray, before_stocks: np.ndarray, after: State) -> tuple[np.ndarray, np.ndarray]:
+    """What both players lost in a frame: (damage in percent, stocks), each (N, 2) float32.
 
-    Damage is the rise of percent; the fall to 0 at rebirth is none.
+    `before_percent`, `before_stocks`: (N, 2) of the frame before. Damage is the rise of percent; the fall to 0 at
+    rebirth is none.
     """
     damage = np.maximum(after["percent"] - before_percent, 0).astype(np.float32)
     stocks = np.maximum(before_stocks - after["stocks"], 0).astype(np.float32)
+    return damage, stocks
+
+
+def reward_terms(damage: np.ndarray, stocks: np.ndarray, player: int) -> dict[str, np.ndarray]:
+    """Term → (N,) float32 as `player` sees what both lost, (N, 2) each."""
     other = 1 - player
     return {
         "damage_dealt": damage[:, other],
@@ -37,4 +41,4 @@ def reward_terms(
 
 def total(terms: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
     """Weighted sum of the terms, (N,) float32."""
-    return sum(weights[name] * term for name, term in terms.items())  # type: ignore[return-value]
+    return sum(np.float32(weights[name]) * term for name, term in terms.items())  # type: ignore[return-value]

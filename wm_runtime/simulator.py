@@ -22,6 +22,13 @@ class Snapshot:
     state: State
     carry: dict[str, np.ndarray]
 
+    def __len__(self) -> int:
+        return len(self.state)
+
+    def rows(self, index: np.ndarray) -> Snapshot:
+        """The matches (K,) of `index`, in that order and as often as they are named."""
+        return Snapshot(self.state.rows(index), {name: array[index] for name, array in self.carry.items()})
+
 
 class Simulator:
     """N matches of a model.
@@ -30,7 +37,9 @@ class Simulator:
     |---|---|
     | `reset(start, mask)` | begins the matches of `mask` (N,) bool (default: all) at a start of as many, or of one |
     | `step(controllers)` | one frame of all matches, controllers (N, 2, 13) float32 |
-    | `save()`, `restore(snapshot)` | all matches, to continue from later |
+    | `warm(start)` | the snapshot of matches that begin there, to restore later |
+    | `save()`, `restore(snapshot, mask)` | all matches, to continue from later; or those of `mask` from as many |
+    | `undo(mask)` | the last step of the matches of `mask` is taken back |
     | `copy()` | another simulator in the same state on the same engine |
 
     `state` is the present State of N matches, `aux` what the model said of the last step (name → (N, …)), `carry` the
@@ -52,19 +61,24 @@ class Simulator:
 
     def reset(self, start: Start, mask: np.ndarray | None = None) -> State:
         """Begins matches anew; the start's past frames warm up the model's memory. Returns `state`."""
-        rows = np.arange(self.num_matches) if mask is None else np.flatnonzero(mask)
-        if len(start) not in (1, len(rows)):
-            raise ValueError(f"{len(start)} starts for {len(rows)} matches")
-        if len(rows) == 0:
+        count = self.num_matches if mask is None else np.count_nonzero(mask)
+        if len(start) not in (1, count):
+            raise ValueError(f"{len(start)} starts for {count} matches")
+        if count == 0:
             return self.state
-        state, carry = self._warm_up(start)
-        for name in vars(state):
-            getattr(self.state, name)[rows] = getattr(state, name)
-        for name, array in carry.items():
-            self.carry[name][rows] = array
-        for array in self.aux.values():
-            array[rows] = 0
-        return self.state
+        begun = self.warm(start)
+        return self.restore(begun if len(begun) == count else begun.rows(np.zeros(count, int)), mask)
+
+    def warm(self, start: Start) -> Snapshot:
+        """Matches that begin at a start, as many as it has, once the model's memory has seen their past. The
+        simulator's own matches are left alone."""
+        n = len(start)
+        carry, next_carry, aux, scratch = self._new_carry(n), self._new_carry(n), self._new_aux(n), State.zeros(n)
+        for w in range(start.length - 1):
+            controllers = np.ascontiguousarray(start.controllers[:, w + 1])
+            self._engine.step(start.at(w), carry, controllers, scratch, next_carry, aux)
+            carry, next_carry = next_carry, carry
+        return Snapshot(start.at(-1), carry)
 
     def step(self, controllers: np.ndarray) -> State:
         """One frame of every match, `controllers` (N, 2, 13) float32. Returns `state`, now the next one.
@@ -80,14 +94,24 @@ class Simulator:
     def save(self) -> Snapshot:
         return Snapshot(self.state.copy(), {name: array.copy() for name, array in self.carry.items()})
 
-    def restore(self, snapshot: Snapshot) -> State:
-        """Back to a snapshot of as many matches. Returns `state`."""
-        if len(snapshot.state) != self.num_matches:
-            raise ValueError(f"a snapshot of {len(snapshot.state)} matches for a simulator of {self.num_matches}")
-        for name in vars(self.state):
-            np.copyto(getattr(self.state, name), getattr(snapshot.state, name))
-        for name, array in self.carry.items():
-            np.copyto(array, snapshot.carry[name])
+    def restore(self, snapshot: Snapshot, mask: np.ndarray | None = None) -> State:
+        """The matches of `mask` (N,) bool (default: all) become those of a snapshot of as many. Returns `state`."""
+        rows = slice(None) if mask is None else np.flatnonzero(mask)
+        count = self.num_matches if isinstance(rows, slice) else len(rows)
+        if len(snapshot) != count:
+            what = f"a simulator of {count}" if mask is None else f"a mask of {count}"
+            raise ValueError(f"a snapshot of {len(snapshot)} matches for {what}")
+        _put(self.state, self.carry, rows, snapshot.state, snapshot.carry)
+        for array in self.aux.values():
+            array[rows] = 0
+        return self.state
+
+    def undo(self, mask: np.ndarray) -> State:
+        """The matches of `mask` (N,) bool are again what they were before the last `step`: once, and before anything
+        else is done to the simulator. `aux` stays as that step left it. Returns `state`."""
+        rows = np.flatnonzero(mask)
+        before = {name: array[rows] for name, array in self._next_carry.items()}
+        _put(self.state, self.carry, rows, self._next_state.rows(rows), before)
         return self.state
 
     def copy(self) -> Simulator:
@@ -95,16 +119,6 @@ class Simulator:
         other._setup(self.artifact, self._engine, self.num_matches)
         other.restore(self.save())
         return other
-
-    def _warm_up(self, start: Start) -> tuple[State, dict[str, np.ndarray]]:
-        """The present states of a start and the carry that stepping its true past leaves."""
-        n = len(start)
-        carry, next_carry, aux, scratch = self._new_carry(n), self._new_carry(n), self._new_aux(n), State.zeros(n)
-        for w in range(start.length - 1):
-            controllers = np.ascontiguousarray(start.controllers[:, w + 1])
-            self._engine.step(start.at(w), carry, controllers, scratch, next_carry, aux)
-            carry, next_carry = next_carry, carry
-        return start.at(-1), carry
 
     def _check(self, controllers: np.ndarray) -> None:
         shape = (self.num_matches, PLAYERS, len(CONTROL_NAMES))
@@ -122,3 +136,12 @@ class Simulator:
     def _new_aux(self, n: int) -> dict[str, np.ndarray]:
         layout = {row["name"]: (row["shape"], row["dtype"]) for row in self.artifact.metadata["aux"]}
         return {name: np.zeros((n, *shape), dtype) for name, (shape, dtype) in layout.items()}
+
+
+def _put(
+    state: State, carry: dict[str, np.ndarray], rows: np.ndarray | slice, new: State, new_carry: dict[str, np.ndarray]
+) -> None:
+    for name in vars(state):
+        getattr(state, name)[rows] = getattr(new, name)
+    for name, array in carry.items():
+        array[rows] = new_carry[name]

@@ -39,6 +39,11 @@ class Start:
         """W, frames known of each match."""
         return self.controllers.shape[1]
 
+    def rows(self, index: np.ndarray) -> Start:
+        """The matches (K,) of `index`, in that order and as often as they are named."""
+        frames = (np.asarray(index)[:, None] * self.length + np.arange(self.length)).reshape(-1)
+        return Start(self.states.rows(frames), self.controllers[index])
+
     def at(self, frame: int) -> State:
         """The N states of the window's frame `frame` (0 … W − 1, or negative from the end), a copy."""
         return self.states.rows(np.arange(len(self)) * self.length + frame % self.length)

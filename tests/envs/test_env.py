@@ -18,8 +18,8 @@ from gymnasium.utils.env_checker import check_env
 from synthetic import synthetic_game
 from wm_envs.env import MeleeEnv
 from wm_envs.opponents import Opponent, Policy, Random
-from wm_envs.rewards import reward_terms, total
-from wm_envs.spaces import ACTION_SPACES, observation_names, observe
+from wm_envs.rewards import losses, reward_terms, total
+from wm_envs.spaces import ACTION_SPACES, OBSERVATION_SPACES, observation_names, observe_flat
 from wm_runtime.artifact import Artifact
 from wm_runtime.errors import UserError
 from wm_runtime.facts import stage
@@ -91,16 +91,23 @@ import sys, gymnasium
 assert not any(m in sys.modules for m in ("torch", "pygame", "wm_runtime.simulator"))
 env = gymnasium.make("MeleeWorldModel-v0", model={str(artifact.path)!r})
 env.reset(seed=0)
-print(env.step(env.action_space.sample())[4]["frame"], env.unwrapped.spec.id, "torch" in sys.modules)
+many = gymnasium.make_vec("MeleeWorldModel-v0", num_envs=2, model={str(artifact.path)!r})
+many.reset(seed=0)
+many.step(many.action_space.sample())
+unused = ("torch", "pygame", "pettingzoo", "stable_baselines3", "pyarrow")
+print(env.step(env.action_space.sample())[4]["frame"], env.unwrapped.spec.id, [m for m in unused if m in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["1", "MeleeWorldModel-v0", "False"]
+    assert done.stdout.split() == ["1", "MeleeWorldModel-v0", "[]"]
 
 
 @every_action_space
-def test_gymnasiums_checker_has_nothing_to_say(action_space: str, artifact: Artifact, monkeypatch) -> None:
+@pytest.mark.parametrize("observation", OBSERVATION_SPACES)
+def test_gymnasiums_checker_has_nothing_to_say(
+    observation: str, action_space: str, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
-    arguments = {"model": str(artifact.path), "action_space": action_space, "opponent": "random"}
+    arguments = {"model": artifact.path, "action_space": action_space, "observation": observation, "opponent": "random"}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         env = gym.make("MeleeWorldModel-v0", render_mode="rgb_array", **arguments)
@@ -129,13 +136,16 @@ def test_an_observation_is_in_its_space_and_named(make: Make) -> None:
     assert seen["match.stage.FINAL_DESTINATION"] == 1
     assert seen["self.percent"] == pytest.approx(state["percent"][0, 0] / 100)
     assert seen["match.dx"] == pytest.approx(np.clip((state["x"][0, 1] - state["x"][0, 0]) / 100, -5, 5), abs=1e-6)
-    other_side = observe(state, 1)[0]
-    middle = (len(names) - len([n for n in names if n.startswith("match")])) // 2
-    assert np.array_equal(other_side[:middle], observation[middle : 2 * middle])
+    own = {name: value for name, value in seen.items() if name.startswith("controller.")}
+    assert list(own.values()) == env.controllers[0, 0].tolist()
+    other_side = observe_flat(state, env.controllers[:, 1], 1)[0]
+    size = len([name for name in names if name.startswith("self.")])
+    assert np.array_equal(other_side[:size], observation[size : 2 * size])
+    assert np.array_equal(other_side[size : 2 * size], observation[:size])
 
 
 def test_info_says_frame_stocks_percent_and_entropy(make: Make) -> None:
-    env = make(start=begin(percent=(12.5, 40.0), stocks=(2, 3)))
+    env = make(starts=begin(percent=(12.5, 40.0), stocks=(2, 3)))
     _, info = env.reset(seed=0)
     assert (info["frame"], info["stocks"], info["percent"]) == (0, (2, 3), (12.5, 40.0))
     assert info["model"]["action_entropy"] == (0, 0)
@@ -174,20 +184,21 @@ def test_reward_is_damage_dealt_less_damage_taken_and_stocks() -> None:
     before, after = State.zeros(3), State.zeros(3)
     before["percent"], after["percent"] = [[10, 50], [80, 0], [30, 120]], [[13, 62], [80, 0], [30, 0]]
     before["stocks"], after["stocks"] = [[4, 4], [3, 2], [1, 1]], [[4, 4], [2, 2], [1, 0]]
-    terms = reward_terms(before["percent"], before["stocks"], after, 0)
+    lost = losses(before["percent"], before["stocks"], after)
+    terms = reward_terms(*lost, 0)
     assert terms["damage_dealt"].tolist() == [12, 0, 0]
     assert terms["damage_taken"].tolist() == [3, 0, 0]
     assert terms["stocks_taken"].tolist() == [0, 0, 1]
     assert terms["stocks_lost"].tolist() == [0, 1, 0]
     weights = {"damage_dealt": 0.01, "damage_taken": -0.01, "stocks_taken": 1.0, "stocks_lost": -1.0}
     assert total(terms, weights) == pytest.approx([0.12 - 0.03, -1, 1])
-    other = reward_terms(before["percent"], before["stocks"], after, 1)
+    other = reward_terms(*lost, 1)
     assert total(other, weights) == pytest.approx([0.03 - 0.12, 1, -1])
 
 
 def test_the_reward_of_a_step_follows_from_the_states_around_it(make: Make) -> None:
     start = begin(x=stage("BATTLEFIELD").blast.left - 50, airborne=1)
-    env = make(start=start, opponent="random", reward_weights={"damage_taken": -0.5, "stocks_lost": -2.0})
+    env = make(starts=start, opponent="random", reward_weights={"damage_taken": -0.5, "stocks_lost": -2.0})
     env.reset(seed=0)
     paid = 0.0
     for action in actions_of(env, 60):
@@ -207,7 +218,7 @@ def test_the_reward_of_a_step_follows_from_the_states_around_it(make: Make) -> N
 
 
 def test_a_lost_stock_costs_one(make: Make) -> None:
-    env = make(start=begin(x=stage("BATTLEFIELD").blast.left - 50, percent=77, airborne=1))
+    env = make(starts=begin(x=stage("BATTLEFIELD").blast.left - 50, percent=77, airborne=1))
     env.reset(seed=0)
     _, reward, terminated, truncated, info = env.step(NOTHING)
     assert info["reward_terms"]["stocks_lost"] == 1
@@ -224,7 +235,7 @@ def test_a_lost_stock_costs_one(make: Make) -> None:
 def test_the_match_is_over_when_a_side_has_no_stocks(loser: int, make: Make) -> None:
     stocks = (1, 3) if loser == 0 else (3, 1)
     x = tuple(stage("BATTLEFIELD").blast.right + 50 if player == loser else 0.0 for player in range(2))
-    env = make(start=begin(stocks=stocks, x=x, airborne=(1, 1)))
+    env = make(starts=begin(stocks=stocks, x=x, airborne=(1, 1)))
     env.reset(seed=0)
     _, _, terminated, truncated, info = env.step(NOTHING)
     assert (terminated, truncated) == (True, False)
@@ -233,7 +244,7 @@ def test_the_match_is_over_when_a_side_has_no_stocks(loser: int, make: Make) -> 
 
 
 def test_a_match_is_cut_off_after_eight_minutes(make: Make) -> None:
-    env = make(start=begin(frame=MATCH_FRAMES - 3))
+    env = make(starts=begin(frame=MATCH_FRAMES - 3))
     env.reset(seed=0)
     ends = [env.step(NOTHING)[2:4] for _ in range(3)]
     assert ends == [(False, False), (False, False), (False, True)]
@@ -287,7 +298,7 @@ def test_an_opponent_from_a_replay_presses_what_was_pressed(make: Make, tmp_path
 def test_a_replay_goes_on_from_where_the_match_begins(make: Make, tmp_path: Path) -> None:
     game = synthetic_game(3, 400)
     write_slp(tmp_path / "game.slp", game)
-    env = make(opponent="replay", replay=tmp_path / "game.slp", start=game_start(game, 100, 20))
+    env = make(opponent="replay", replay=tmp_path / "game.slp", starts=game_start(game, 100, 20))
     _, controllers = trajectory(env, actions_of(env, 40))
     assert np.array_equal(controllers[1:, 1], game.controllers()[101 - FIRST_FRAME : 141 - FIRST_FRAME, 1])
 

@@ -257,6 +257,47 @@ def test_a_snapshot_of_another_size_is_refused(simulator: Simulator, artifact: A
         Simulator(artifact, 2, threads=1).restore(simulator.save())
 
 
+def test_some_matches_become_those_of_a_snapshot(simulator: Simulator) -> None:
+    saved = simulator.save()
+    for pressed in pads(4):
+        simulator.step(pressed)
+    before, mask = everything(simulator), np.array([1, 0, 0, 1, 0, 1], bool)
+    simulator.restore(saved.rows(np.array([2, 2, 0])), mask)
+    after = everything(simulator)
+    assert_same(before, after, ~mask)
+    for name, array in {**vars(saved.state), **saved.carry}.items():
+        assert after[name][mask].tobytes() == array[[2, 2, 0]].tobytes()
+    with pytest.raises(ValueError, match="a snapshot of 6 matches for a mask of 3"):
+        simulator.restore(saved, mask)
+
+
+def test_a_step_can_be_taken_back(simulator: Simulator) -> None:
+    one, two, three = pads(3)
+    simulator.step(one)
+    before, mask = everything(simulator), np.array([0, 1, 1, 0, 0, 0], bool)
+    simulator.step(two)
+    after = everything(simulator)
+    simulator.undo(mask)
+    assert_same(before, everything(simulator), mask)
+    assert_same(after, everything(simulator), ~mask)
+    simulator.step(three)
+    assert (simulator.state["frame"] - before["match"][:, 0]).tolist() == [2, 1, 1, 2, 2, 2]
+
+
+def test_warming_up_a_start_leaves_the_matches_alone(simulator: Simulator, starts: Start) -> None:
+    begun, before = everything(simulator), simulator.save()
+    for pressed in pads(3):
+        simulator.step(pressed)
+    present = everything(simulator)
+    warmed = simulator.warm(starts.rows(np.array([4, 1])))
+    assert_same(present, everything(simulator))
+    fresh = simulator.copy()
+    fresh.restore(before)
+    assert_same(begun, everything(fresh))
+    assert warmed.state.floats.tobytes() == begun["floats"][[4, 1]].tobytes()
+    assert all(np.allclose(array, begun[name][[4, 1]], atol=1e-5) for name, array in warmed.carry.items())
+
+
 def test_a_copy_goes_its_own_way(simulator: Simulator) -> None:
     other = simulator.copy()
     before = everything(simulator)
