@@ -250,7 +250,8 @@ class Candidates(nn.Module):
         table, held = self.tables.moves[row], self.tables.held[row.flip(1)]
         change = _known(table[..., _COLUMN["x.change"]], torch.zeros_like(x)) * facing
         from_edge = side * (places["edge_hang"] + _known(table[..., _COLUMN["edge_x.value"]], torch.zeros_like(x)))
-        of_holder = _known(held[..., 0], torch.zeros_like(x)) * after["facing"].flip(1)
+        turned_by = after["facing"].flip(1).float()
+        of_holder = _known(held[..., 0], (x - x.flip(1)) * turned_by) * turned_by
         glide = before["self_x_ground"] + after["knockback_x"]
         main, c = controllers[..., C_["main_x"]], controllers[..., C_["c_x"]]
         glided = x - last["x"] - displacement({**before, "hitlag": last["hitlag"]}, before)[0]
@@ -279,7 +280,7 @@ class Candidates(nn.Module):
         moved = y + displacement(before, after)[1]
         table, held = self.tables.moves[row], self.tables.held[row.flip(1)]
         change = _known(table[..., _COLUMN["y.change"]], torch.zeros_like(y))
-        of_holder = _known(held[..., 1], torch.zeros_like(y))
+        of_holder = _known(held[..., 1], y - y.flip(1))
         from_edge = places["edge_y"] + _known(table[..., _COLUMN["edge_y.value"]], torch.zeros_like(y))
         main, c = controllers[..., C_["main_y"]], controllers[..., C_["c_y"]]
         columns = [
