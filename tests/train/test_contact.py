@@ -80,6 +80,14 @@ def test_who_stands_where_nothing_is_falls(where: Stage) -> None:
     assert (settled(held, held)["airborne"] == 0).all()
 
 
+def test_nobody_lands_on_what_is_far_above() -> None:
+    where = next(s for s in STAGES if s.name == "BATTLEFIELD")
+    before = one(where, x=-58, y=-14.6, airborne=1, action=29, ground=1)
+    after = one(where, x=-58, y=-8, action=43, ground=1)
+    result = settled(before, after)
+    assert {name: result[name][0, 0] for name in ("airborne", "action", "y")} == {"airborne": 1, "action": FALL, "y": -8}
+
+
 def test_real_games_are_left_as_they_are(real_dataset) -> None:
     """But for first frames of teetering and a few moves whose feet are elsewhere; nobody is ever made to land."""
     moved = frames = 0

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from wm_runtime.facts import FAMILIES, STAGES
-from wm_runtime.replays.rules import FOUNTAIN_HEIGHTS, POKEMON_STADIUM, REBIRTH_WAIT, RESTS, SAMUS
+from wm_runtime.replays.rules import DAMAGE_FLY_ROLL, FOUNTAIN_HEIGHTS, POKEMON_STADIUM, REBIRTH_WAIT, RESTS, SAMUS
 from wm_runtime.schema import FIELD
 from wm_train.dynamics.limits import jumps
 from wm_train.dynamics.named import Named
@@ -23,8 +23,9 @@ REST = 0.0001
 """Height of a fighter at rest above its surface, units."""
 REACH, BESIDE = 10.0, 0.25
 """A standing fighter is set on its surface from so far above or below it, and so far beyond its ends."""
-SINK, INSIDE = 14.0, 5.0
-"""An airborne fighter that is so far below solid ground, so far in from its ends, has fallen through it: it lands."""
+SINK, INSIDE = 11.3, 5.0
+"""An airborne fighter that is so far below solid ground, so far in from its ends, has fallen through it: it lands.
+Nobody lands on what is further above."""
 LANDING, FALL, TEETER = 42, 29, 245
 HELD = ("grabbed", "thrown", "captured")
 UNSUPPORTED = (*HELD, "entry", "special", "ledge")
@@ -98,11 +99,16 @@ class Contact(nn.Module):
         free = (after["airborne"] == 0) & ~self.held[after["action"].long()]
         stands = free[..., None] & (ids == after["ground"][..., None])
         stands &= (x > left - BESIDE) & (x < right + BESIDE) & ((y - height).abs() < REACH)
+        spun = (before["action"] == DAMAGE_FLY_ROLL) | ~self.supported[before["action"].long()]  # feet are far up
+        rises = height - before["y"][..., None]
+        stands &= (rises < SINK) | (spun | (before["airborne"] == 0))[..., None]
         was_above = before["y"][..., None] > height - SINK
         within = (x > left + INSIDE) & (x < right - INSIDE)
         was_x = before["x"][..., None]
         within &= (was_x > left + INSIDE) & (was_x < right - INSIDE)
-        sinks = (after["airborne"] == 1)[..., None] & solid & (ids >= 0) & was_above & (y < height - SINK) & within
+        flies = (after["airborne"] == 1) & self.supported[after["action"].long()]
+        flies &= after["action"] != DAMAGE_FLY_ROLL
+        sinks = flies[..., None] & solid & (ids >= 0) & was_above & (y < height - SINK) & within
 
         on, through = stands.any(dim=-1), sinks.any(dim=-1)
         moving = self.moving[stage]  # (N, ids, 4)
