@@ -266,6 +266,7 @@ def test_a_loss_that_is_not_finite_ends_a_run_and_leaves_its_frames(dataset: Dat
         train_phases(settings, dataset, tmp_path)
     bad = torch.load(tmp_path / "bad_batch.pt")
     assert bad["before"]["x"].shape == (16, 2)
+    assert json.loads((tmp_path / "manifest.json").read_text())["status"] == "stopped"
     assert "model" in torch.load(tmp_path / "last.pt")
 
 

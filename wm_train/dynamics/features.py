@@ -14,7 +14,7 @@ from wm_runtime.facts import physics
 from wm_runtime.schema import AXES, C_, FIELD, M_, VELOCITIES
 from wm_train.dynamics.geometry import Geometry, ceiling, crosses, support
 from wm_train.dynamics.hitboxes import HitboxDistance
-from wm_train.dynamics.kinematics import length
+from wm_train.dynamics.kinematics import length, velocity
 from wm_train.dynamics.memory import CONTROLLERS, COUNTERS, Past
 from wm_train.dynamics.named import Named, bounded
 from wm_train.dynamics.tables import FEET_LOCKED, MOVE_COLUMNS, MoveTables
@@ -192,8 +192,7 @@ class Features(nn.Module):
 
     def _usual(self, state: Named, past: Past) -> tuple[Tensor, Tensor]:
         """Position change along x (not mirrored) and y that is the commonest if the action goes on, (N, 2) each."""
-        pace = (state["state_age"] - past.last["state_age"]).clamp(0.0, 2.0)
-        pace = torch.where(past.numbers["frames_in_action"] > 0, pace, torch.ones_like(pace))
+        pace = _pace(state, past, 2.0)
         usual = self.tables.moves[self.tables.row(state["character"], state["action"], state["state_age"] + pace)]
         x, y = (torch.nan_to_num(usual[..., MOVE_COLUMNS.index(name)], 0.0) for name in ("x.change", "y.change"))
         return x * state["facing"].float(), y
@@ -203,8 +202,7 @@ class Features(nn.Module):
         surfaces = self.geometry.surfaces(stage, frame + 1)
         places = self.geometry.places(stage)
         x, y, facing, character = state["x"], state["y"], state["facing"].float(), state["character"].long()
-        own_x = torch.where(state["airborne"] == 1, state["self_x_air"], state["self_x_ground"])
-        vx, vy = own_x + state["knockback_x"], state["self_y"] + state["knockback_y"]
+        vx, vy = velocity(state)
         fall = torch.maximum(state["self_y"] - self.gravity[character], -self.terminal[character])
         fall = torch.minimum(fall, torch.maximum(state["self_y"], -self.terminal[character])) + state["knockback_y"]
         fast = -self.fast_fall[character] + state["knockback_y"]
@@ -238,8 +236,7 @@ class Features(nn.Module):
         places = self.geometry.places(stage)
         x, y, character, action = state["x"], state["y"], state["character"].long(), state["action"]
         facing = state["facing"].float()
-        pace = (state["state_age"] - past.last["state_age"]).clamp(0.0, 2.0)
-        pace = torch.where(past.numbers["frames_in_action"] > 0, pace, torch.ones_like(pace))
+        pace = _pace(state, past, 2.0)
         free = (past.numbers["since_airborne"] >= FEET_LOCKED).float() * state["airborne"].float()
         feet = self.tables.feet[self.tables.row(character, action, state["state_age"])] * free
         free = (past.numbers["since_airborne"] + 1 >= FEET_LOCKED).float() * state["airborne"].float()
@@ -275,7 +272,7 @@ class Features(nn.Module):
         x, y, speed = past.shots.unbind(dim=-1)
         flies = (speed != 0).float()
         way = speed.sign()
-        vx = torch.where(state["airborne"] == 1, state["self_x_air"], state["self_x_ground"]) + state["knockback_x"]
+        vx, _ = velocity(state)
         ahead = (state["x"].flip(1) - x) * way
         then = ahead + (vx.flip(1) - speed) * way
         above = state["y"].flip(1) - y
@@ -289,8 +286,7 @@ class Features(nn.Module):
         """What is left of the move: ages, and frames at its present pace."""
         move = (state["character"] * ACTIONS + state["action"]).long()
         lasts = self.tables.lasts[move]
-        pace = (state["state_age"] - past.last["state_age"]).clamp(0.0, 10.0)
-        pace = torch.where(past.numbers["frames_in_action"] > 0, pace, torch.ones_like(pace))
+        pace = _pace(state, past, 10.0)
         left = torch.where(lasts.isnan(), torch.zeros_like(pace), lasts - state["state_age"])
         frames = left / pace.clamp(min=0.05)
         return [*scaled(left, (20.0, 3.0)), *scaled(left - pace, (5.0, 1.0)), *scaled(frames, (10.0, 2.0))]
@@ -298,9 +294,8 @@ class Features(nn.Module):
     def _hits(self, state: Named, past: Past) -> list[Tensor]:
         """Nearness of hitboxes, and whether this action of either has hit already."""
         free = (state["hitlag"] <= 1).float()
-        own_x = torch.where(state["airborne"] == 1, state["self_x_air"], state["self_x_ground"])
-        x = state["x"] + (own_x + state["knockback_x"]) * free
-        y = state["y"] + (state["self_y"] + state["knockback_y"]) * free
+        vx, vy = velocity(state)
+        x, y = state["x"] + vx * free, state["y"] + vy * free
         mine = self.hitbox(state, x, y)
         theirs = mine.flip(1)
         spent = (past.numbers["since_hitlag"] <= past.numbers["frames_in_action"]).float()
@@ -336,3 +331,9 @@ class Features(nn.Module):
         """The 40 flag bits of self, (N, 2, 40)."""
         bits = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.int32, device=state["x"].device)
         return torch.cat([((state[name][..., None] & bits) > 0).float() for name in FLAGS], dim=-1)
+
+
+def _pace(state: Named, past: Past, most: float) -> Tensor:
+    """By how much the move's age rose last, at most `most`; 1 on its first frame."""
+    pace = (state["state_age"] - past.last["state_age"]).clamp(0.0, most)
+    return torch.where(past.numbers["frames_in_action"] > 0, pace, torch.ones_like(pace))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from wm_runtime.facts import CHARACTERS, FAMILIES, STAGES
 from wm_runtime.replays.rules import DAMAGE_FLY_ROLL, FAR, FARTHEST, LEDGE_CATCH, REBIRTH_WAIT
 from wm_runtime.schema import FIELD, FIELDS
-from wm_train.dynamics.kinematics import length
+from wm_train.dynamics.kinematics import displacement, length, velocity
 from wm_train.dynamics.named import Named
 
 RANGES = {f.name: (f.low, f.high) for f in FIELDS if f.dtype == "float32" and math.isfinite(f.high)}
@@ -92,8 +92,7 @@ class Limits(nn.Module):
 
     def _place(self, before: Named, after: Named, stage: Tensor, alive: Tensor) -> Named:
         """A step too far becomes what the velocity makes of it."""
-        own = torch.where(after["airborne"] == 1, after["self_x_air"], after["self_x_ground"])
-        vx, vy = own + after["knockback_x"], after["self_y"] + after["knockback_y"]
+        vx, vy = velocity(after)
         dx, dy = after["x"] - before["x"], after["y"] - before["y"]
         step, unexplained = length(dx, dy), length(dx - vx, dy - vy) > 1
         surfaces = self.rises[stage]
@@ -105,8 +104,8 @@ class Limits(nn.Module):
         excused = excused | (rising & ~was_up & ~is_up) | ((before["action"] == DAMAGE_FLY_ROLL) & was_up & ~is_up)
         excused = excused | ((before["hitlag"] > 0) & (after["hitlag"] <= 0))
         far = alive & ((step > FARTHEST) | ((step > FAR) & unexplained & ~excused))
-        frozen = (before["hitlag"] > 0) & (after["hitlag"] > 0)
-        place = {"x": before["x"] + vx.masked_fill(frozen, 0.0), "y": before["y"] + vy.masked_fill(frozen, 0.0)}
+        moved_x, moved_y = displacement(before, after)
+        place = {"x": before["x"] + moved_x, "y": before["y"] + moved_y}
         return {**after, **{name: torch.where(far, value, after[name]) for name, value in place.items()}}
 
 

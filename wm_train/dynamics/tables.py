@@ -265,10 +265,8 @@ class MoveTables(nn.Module):
             table[torch.from_numpy(rows), torch.from_numpy(rank)] = torch.from_numpy(values)
 
     def _measure_odds(self, step: dict[str, np.ndarray]) -> None:
-        index = np.clip(np.floor(step["age_before"] + 1.001), 0, AGES - 1).astype(np.int64)
         ends, followed = ~step["same"], step["action"].astype(np.int64)
-        inside = index < self.count.numpy()[step["move_before"]]
-        row = np.where(inside, self.first.numpy()[step["move_before"]] + index, 0)
+        row = self._rows(step["move_before"], step["age_before"])
         self.odds, self.following = _odds(row, ends, followed, len(self.moves))
         run = np.clip(step["frames_in_action"], 0, AGES - 1).astype(np.int64)
         seen = np.bincount(step["move_before"] * AGES + run, minlength=CHARACTERS * ACTIONS * AGES) >= SEEN
@@ -279,6 +277,11 @@ class MoveTables(nn.Module):
         inside = run < count[step["move_before"]]
         row = np.where(inside, first[step["move_before"]] + run, 0)
         self.run_odds, self.run_following = _odds(row, ends, followed, 1 + int(count.sum()))
+
+    def _rows(self, move: np.ndarray, age: np.ndarray) -> np.ndarray:
+        """`row` of moves at ages (P,) while tables are measured."""
+        index = np.clip(np.floor(age + 1.001), 0, AGES - 1).astype(np.int64)
+        return np.where(index < self.count.numpy()[move], self.first.numpy()[move] + index, 0)
 
     def _measure_jumps(self, step: dict[str, np.ndarray]) -> None:
         jumps = (step["action_before"] == JUMP_SQUAT) & np.isin(step["action"], JUMPS)
@@ -306,9 +309,7 @@ class MoveTables(nn.Module):
         begins = air & ~step["same"] & (step["length"] > 1.0)
         rows, values = _oftenest(step["move"][begins], step["length"][begins], grid=1e3)
         self.burst[torch.from_numpy(rows)] = torch.from_numpy(values)
-        index = np.clip(np.floor(step["state_age"] + 1.001), 0, AGES - 1).astype(np.int64)
-        inside = index < self.count.numpy()[step["move"]]
-        row = np.where(inside, self.first.numpy()[step["move"]] + index, 0)
+        row = self._rows(step["move"], step["state_age"])
         usual = np.nan_to_num(self.moves.numpy()[row, MOVE_COLUMNS.index("self_x_air.change")])
         steered = air & free & step["same"] & (np.abs(step["stick"]) > 0.3)
         pull = (step["self_x_air.change"] - usual)[steered] / step["stick"][steered]
@@ -327,10 +328,8 @@ class MoveTables(nn.Module):
         low, fall = step["y.change"][lands], step["fall"][lands]
         plausible = (low > -2) & (low < 12) & (fall > 0.05) & (fall < 5)
         low, high = low[plausible], (low + fall)[plausible]
-        index = np.clip(np.floor(step["age_before"][lands][plausible] + 1.001), 0, AGES - 1).astype(np.int64)
         move = step["move_before"][lands][plausible]
-        inside = index < self.count.numpy()[move]
-        row = np.where(inside, self.first.numpy()[move] + index, 0)
+        row = self._rows(move, step["age_before"][lands][plausible])
         found = np.full(len(self.moves), np.nan, np.float32)
         character = np.repeat(np.arange(CHARACTERS), ACTIONS)
         of_row = np.repeat(np.arange(CHARACTERS * ACTIONS), self.count.numpy())  # the move of rows 1, 2, …

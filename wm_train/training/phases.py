@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,15 @@ from wm_train.training.losses import weighted
 from wm_train.training.manifest import new_manifest
 from wm_train.training.memory import plan_whole_games
 from wm_train.training.metrics import Metrics, start_tracker
+from wm_train.training.schedule import warmup_cosine
 from wm_train.training.whole_games import Unroll, WholeGames
 
 JUDGED_EVERY = 600
 """Steps between rollouts on the held-out games, which choose best.pt."""
 LOGGED_EVERY = 100
-BAD = "bad_batch.pt"
+FLOOR = 0.005
+"""Share of the learning rate that is left at the last step."""
+LAST, BAD = "last.pt", "bad_batch.pt"
 
 
 def train_phases(
@@ -62,13 +65,13 @@ def train_phases(
     saved = prepare(out, resume)
     if saved:
         check_same(experiment, manifest, saved["manifest"], out)
-        load_weights(model, saved["model"], out / "last.pt")
+        load_weights(model, saved["model"], out / LAST)
         manifest = {**saved["manifest"], "status": "running"}
-    elif start_from:
-        core.measure(dataset, train_games)
-        manifest["started_from"] = start(model, start_from, allow_partial, note)
     else:
-        core.measure(dataset, train_games)
+        if start_from is None or allow_partial:  # a whole checkpoint brings its tables
+            core.measure(dataset, train_games)
+        if start_from:
+            manifest["started_from"] = start(model, start_from, allow_partial, note)
     core.network.amp = where.type == "cuda" or torch.backends.cpu.get_cpu_capability() == "AVX512"
     model.to(where).train()
     frames = int(dataset.frames[train_games].sum())
@@ -85,7 +88,7 @@ def train_phases(
     roll = torch.compile(core.roll, dynamic=False) if settings.compile else core.roll
     phases = [phase for phase in settings.phases for _ in range(phase.steps)]
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: _warm_cosine(step, len(phases), settings.warmup_steps)
+        optimiser, lambda step: warmup_cosine(step, len(phases), settings.warmup_steps, FLOOR)
     )
     begun, seen, spent, sums = 0, 0, 0.0, dict[str, float]()
     if saved:
@@ -103,64 +106,70 @@ def train_phases(
     started = time.perf_counter() - spent
     step, stored_at = begun, time.monotonic()
 
-    def store(name: str = "last.pt") -> None:
+    def store() -> None:
         at = {"step": step, "seen": seen, "seconds": time.perf_counter() - started, "sums": sums}
         state = {"optimiser": optimiser.state_dict(), "schedule": schedule.state_dict()}
-        save_checkpoint(out / name, model, {**manifest, "step": step}, {**at, **state})
+        save_checkpoint(out / LAST, model, {**manifest, "step": step}, {**at, **state})
 
     store()
     tracker = start_tracker(experiment, out)
     metrics = Metrics(out, begun, tracker)
-    with Interrupt() as interrupt:
-        for window in prefetch(batches(), depth=2):
-            if interrupt.wanted:
-                break
-            step += 1
-            phase = phases[step - 1]
-            rng = torch.Generator().manual_seed(settings.seed + step)
-            chosen, weight = worth_learning(window.to(where), phase, model, core, roll, rng)
-            parts = learn(chosen, weight, phase.frames == 1)
-            loss = weighted(parts, core.weights)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
-            if not (torch.isfinite(loss) and torch.isfinite(norm)):
-                step -= 1
-                store()
-                torch.save({"before": chosen.before, "carry": chosen.carry, "match": chosen.match,
-                            "controllers": chosen.controllers, "after": chosen.truth.after}, out / BAD)  # fmt: skip
-                raise UserError(f"loss {loss.item()}, gradient {norm.item()} at step {step + 1}: not finite; its "
-                                f"frames are in {out / BAD}; lower training.learning_rate")  # fmt: skip
-            optimiser.step()
-            schedule.step()
-            seen += window.match.shape[1] * phase.frames
-            for name, part in {**parts, "loss": loss}.items():
-                sums[name] = sums.get(name, 0.0) + part.item()
-            if on_step:
-                on_step(step, len(phases), loss.item())
-            row: dict[str, Any] = {}
-            if step % LOGGED_EVERY == 0:
-                row = {name: total / LOGGED_EVERY for name, total in sums.items()}
-                sums = {}
-            if step % JUDGED_EVERY == 0 or step == len(phases):
-                row["figures"] = judged = quick(model, windows, device)
-                if judged["RC@20"] <= manifest.get("best", judged)["RC@20"]:
-                    manifest["best"] = {"step": step, **judged}
-                    save_checkpoint(out / "best.pt", model, {**manifest, "step": step})
-            if row:
-                elapsed = round(time.perf_counter() - started, 1)
-                row = {"step": step, "seconds": elapsed, "frames": seen, "frames_in_rollout": phase.frames, **row}
-                manifest["epochs"].append(row)
-                metrics.write(row)
-            if time.monotonic() - stored_at > 60 * settings.save_minutes:
-                stored_at = time.monotonic()
-                store()
-    manifest["status"] = "finished" if step == len(phases) else "interrupted"
-    store()
-    write_text(out / "manifest.json", json.dumps(manifest, indent=1))
-    draw(out)
-    if tracker:
-        tracker.finish(failed=False)
+    outcome = "stopped"
+    try:
+        with Interrupt() as interrupt:
+            for window in prefetch(batches(), depth=2):
+                if interrupt.wanted:
+                    break
+                step += 1
+                phase = phases[step - 1]
+                rng = torch.Generator().manual_seed(settings.seed + step)
+                chosen, weight = worth_learning(window.to(where), phase, model, core, roll, rng)
+                parts = learn(chosen, weight, phase.frames == 1)
+                loss = weighted(parts, core.weights)
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
+                if not (torch.isfinite(loss) and torch.isfinite(norm)):
+                    step -= 1
+                    store()
+                    torch.save({"before": chosen.before, "carry": chosen.carry, "match": chosen.match,
+                                "controllers": chosen.controllers, "after": chosen.truth.after}, out / BAD)  # fmt: skip
+                    raise UserError(f"loss {loss.item()}, gradient {norm.item()} at step {step + 1}: not finite; its "
+                                    f"frames are in {out / BAD}; lower training.learning_rate")  # fmt: skip
+                optimiser.step()
+                schedule.step()
+                seen += window.match.shape[1] * phase.frames
+                for name, part in {**parts, "loss": loss}.items():
+                    sums[name] = sums.get(name, 0.0) + part.item()
+                if on_step:
+                    on_step(step, len(phases), loss.item())
+                row: dict[str, Any] = {}
+                if step % LOGGED_EVERY == 0:
+                    row = {name: total / LOGGED_EVERY for name, total in sums.items()}
+                    sums = {}
+                if step % JUDGED_EVERY == 0 or step == len(phases):
+                    row["figures"] = judged = quick(model, windows, device)
+                    if judged["RC@20"] <= manifest.get("best", judged)["RC@20"]:
+                        manifest["best"] = {"step": step, **judged}
+                        save_checkpoint(out / "best.pt", model, {**manifest, "step": step})
+                if row:
+                    elapsed = round(time.perf_counter() - started, 1)
+                    row = {"step": step, "seconds": elapsed, "frames": seen, "frames_in_rollout": phase.frames, **row}
+                    manifest["epochs"].append(row)
+                    metrics.write(row)
+                if time.monotonic() - stored_at > 60 * settings.save_minutes:
+                    stored_at = time.monotonic()
+                    store()
+        outcome = "finished" if step == len(phases) else "interrupted"
+    finally:
+        manifest["status"] = outcome
+        if outcome != "stopped":  # else a step may be half done: last.pt is that of before
+            store()
+        with suppress(UserError) if outcome == "stopped" else nullcontext():  # what stopped it is what is told
+            write_text(out / "manifest.json", json.dumps(manifest, indent=1))
+            draw(out)
+        if tracker:
+            tracker.finish(failed=outcome == "stopped")
     if step < len(phases):
         raise KeyboardInterrupt
     save_checkpoint(out / "final.pt", model, manifest)
@@ -179,10 +188,3 @@ def worth_learning(
         return frames, None
     index, weight = important(losses, max(1, count), rng)
     return frames.take(index), weight
-
-
-def _warm_cosine(step: int, steps: int, warmup: int) -> float:
-    """Factor of the learning rate: a linear warm-up, then half a cosine down to 0.5 % at the last step."""
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.005 + 0.995 * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
