@@ -57,15 +57,17 @@ SURFACES = Geometry().table.shape[1]
 _COLUMN = {name: i for i, name in enumerate(MOVE_COLUMNS)}
 
 FORMULAS = {
-    "self_x_air": 17, "self_y": 11, "knockback_x": 7 + 2 * LAUNCHES, "knockback_y": 4 + LAUNCHES, "self_x_ground": 22,
+    "self_x_air": 19, "self_y": 12, "knockback_x": 7 + 2 * LAUNCHES, "knockback_y": 4 + LAUNCHES, "self_x_ground": 22,
 }  # fmt: skip
 """Velocity → number of its candidates beyond regressed, unchanged, zero, and those of tables."""
 FOLLOWING = {"self_x_air": 2, "self_x_ground": 2}
 """Velocity → number of its candidates that follow from what was chosen before it."""
+X_WOULD, Y_WOULD = 13, 6
+"""Places where a fighter would have gone, had it not been struck or run out of ground."""
 SIZES: dict[str, int] = {
     **{name: 5 + FORMULAS[name] + CHANGES + VALUES + FOLLOWING.get(name, 0) for name in VELOCITIES},
-    "x": 32,
-    "y": 13 + SURFACES,
+    "x": 32 + X_WOULD + 6,
+    "y": 13 + SURFACES + Y_WOULD + 5,
     "state_age": 9 + AGE_RATES + AGE_STARTS,
     "hitlag": 6 + HITLAGS,
     "percent": 2 + DAMAGES,
@@ -207,13 +209,18 @@ class Candidates(nn.Module):
         kept = _known(self.tables.kept[move], none)
         steered = x + usual + _known(self.tables.steer[move], none) * stick
         in_air = [x + push, top, slowed, reached, eased]
+        spin = self.tables.spin[row]
+        spun_x = _known(spin[..., 0], torch.ones_like(x)) * x - _known(spin[..., 1], none) * y
+        spun_y = _known(spin[..., 0], torch.ones_like(x)) * y + _known(spin[..., 1], none) * x
+        entry = self.tables.entry[move]
+        entered = _slower(x * _known(entry[..., 0], torch.ones_like(x)), _known(entry[..., 1], none))
         return {
             "self_x_air": [*in_air, ground, x * AIR_DODGE_DECAY, dodge_x, dodge_x * AIR_DODGE_DECAY, hop,
                            stick * leap[..., 0] + stick.sign() * leap[..., 1], _slower(x, slow[..., 0]), x * shorter,
-                           *bursts_x, steered, x * kept],
+                           *bursts_x, steered, x * kept, spun_x, entered],
             "self_y": [fall, y - self.gravity[character], -self.terminal[character], -self.fast_fall[character],
                        y * AIR_DODGE_DECAY, dodge_y, y * shorter, dodge_y * AIR_DODGE_DECAY, *bursts_y,
-                       y * kept],
+                       y * kept, spun_y],
             "knockback_x": [kx * left, *_rubbed(kx, friction), -kx],
             "knockback_y": [ky * left, -ky, ky * -0.8],
             "self_x_ground": [*self._on_ground(ground, x, stick, character), *in_air[::2], in_air[3],
@@ -237,11 +244,12 @@ class Candidates(nn.Module):
         ]  # fmt: skip
 
     def x(
-        self, before: Named, after: Named, last: Named, row: Tensor, places: dict[str, Tensor], cosine: Tensor,
-        controllers: Tensor, regressed: Tensor,
+        self, before: Named, after: Named, last: Named, row: Tensor, now_row: Tensor, next_row: Tensor,
+        places: dict[str, Tensor], cosine: Tensor, controllers: Tensor, last_controllers: Tensor, regressed: Tensor,
     ) -> Tensor:  # fmt: skip
-        """State; next velocities, airborne state, action and age; fields of the frame before; row of the move;
-        geometry.places and slope_at; controllers → (N, 2, SIZES["x"]) positions, not mirrored."""
+        """State; next velocities, airborne state, action and age; fields of the frame before; row of the move, of the
+        present one and of what that would be in a frame; geometry.places and slope_at; controllers of the next and of
+        the present frame → (N, 2, SIZES["x"]) positions, not mirrored."""
         x, facing = before["x"], before["facing"].float()
         step = displacement(before, after)[0]
         moved = x + step
@@ -269,11 +277,37 @@ class Candidates(nn.Module):
             x + SHIELDED * NUDGE * main,
             moved + glided, moved + glided + PUSH * away, moved + thrown_back, moved + thrown_back + PUSH * away,
         ]  # fmt: skip
+        held_now = self.tables.held[now_row.flip(1)]
+        kept = x - x.flip(1) + _known(held[..., 0] - held_now[..., 0], torch.zeros_like(x)) * turned_by
+        held_main, held_c = last_controllers[..., C_["main_x"]], last_controllers[..., C_["c_x"]]
+        columns += [
+            x.flip(1) + kept, moved.flip(1) + kept, x + SHIFT * held_main, moved + SHIFT * held_main,
+            moved + SHIFT * held_c, x + NUDGE * held_main, *self._would_x(before, next_row, controllers),
+        ]  # fmt: skip
         return torch.stack(columns, dim=-1)
 
+    def _would_x(self, before: Named, next_row: Tensor, controllers: Tensor) -> list[Tensor]:
+        """X_WOULD places where a fighter would go if its action went on: the velocity that it would have had."""
+        x, facing, character = before["x"], before["facing"].float(), before["character"].long()
+        air, ground = before["self_x_air"] * facing, before["self_x_ground"] * facing
+        stick = controllers[..., C_["main_x"]] * facing
+        on_ground = self._on_ground(ground, air, stick, character)
+        drift = _known(self.tables.drift[character], torch.zeros_like(x)[..., None])
+        push = stick * drift[..., 0] + stick.sign() * drift[..., 1]
+        top, rub = stick * self.air_speed[character], self.air_friction[character]
+        slowed = _slower(air, rub)
+        reached = torch.where((top - air).abs() <= push.abs(), top, torch.where((top - air) * stick > 0, air + push, slowed))
+        far = length(before["knockback_x"], before["knockback_y"])
+        blown = before["knockback_x"] * ((far - DECAY) / far).clamp(min=0.0)
+        slid = _slower(before["knockback_x"], self.friction[character])
+        usual = _known(self.tables.moves[next_row][..., _COLUMN["x.change"]], torch.zeros_like(x))
+        grounded = [ground, *(on_ground[i] for i in (1, 2, 6, 7, 8, 9, 10))]
+        ways = [*(v * facing for v in grounded), slid, *(v * facing + blown for v in (air, slowed, reached))]
+        return [x + way for way in (*ways, usual * facing)]
+
     def y(
-        self, before: Named, after: Named, row: Tensor, places: dict[str, Tensor], surfaces: Surfaces,
-        controllers: Tensor, regressed: Tensor,
+        self, before: Named, after: Named, row: Tensor, now_row: Tensor, next_row: Tensor, places: dict[str, Tensor],
+        surfaces: Surfaces, controllers: Tensor, last_controllers: Tensor, regressed: Tensor,
     ) -> Tensor:  # fmt: skip
         """The same along y, `after` with the next x, surfaces of the next frame → (N, 2, SIZES["y"])."""
         y = before["y"]
@@ -290,7 +324,19 @@ class Candidates(nn.Module):
         ]  # fmt: skip
         heights = surfaces.height(after["x"]) + REST
         near = torch.where(heights.abs() < 1e6, heights, y[..., None])
-        return torch.cat([torch.stack(columns, dim=-1), near], dim=-1)
+        held_now = self.tables.held[now_row.flip(1)]
+        kept = y - y.flip(1) + _known(held[..., 1] - held_now[..., 1], torch.zeros_like(y))
+        held_main, held_c = last_controllers[..., C_["main_y"]], last_controllers[..., C_["c_y"]]
+        character, own = before["character"].long(), before["self_y"]
+        fall = torch.minimum(torch.maximum(own - self.gravity[character], -self.terminal[character]), own)
+        far = length(before["knockback_x"], before["knockback_y"])
+        blown = before["knockback_y"] * ((far - DECAY) / far).clamp(min=0.0)
+        fast = -self.fast_fall[character]
+        ways = [v + blown for v in (fall, own, own - self.gravity[character], fast, torch.zeros_like(y))]
+        ways.append(_known(self.tables.moves[next_row][..., _COLUMN["y.change"]], torch.zeros_like(y)))
+        more = [y.flip(1) + kept, moved.flip(1) + kept, moved + SHIFT * held_main, moved + SHIFT * held_c]
+        more += [y + NUDGE * held_main, *(y + way for way in ways)]
+        return torch.cat([torch.stack(columns, dim=-1), near, torch.stack(more, dim=-1)], dim=-1)
 
     def hitlag(self, before: Named, after: Named, rise: Tensor) -> Tensor:
         """As it is, counted down, what a rise of percent (N, 2) or a blow on the shield (next state `after`) of this
@@ -303,17 +349,17 @@ class Candidates(nn.Module):
         columns = [before["hitlag"], counted, brought, brought.flip(1)]
         return torch.cat([torch.stack(columns, dim=-1), fresh, torch.stack([blow, blow.flip(1)], dim=-1)], dim=-1)
 
-    def percent(self, before: Named, attack: Tensor, regressed: Tensor) -> Tensor:
-        """Rises by what the other fighter's move `attack` (N, 2) commonly does."""
+    def percent(self, before: Named, attack: Tensor, fresh: Tensor, regressed: Tensor) -> Tensor:
+        """Rises by what the other fighter's move `attack` (N, 2) commonly does when so `fresh` (N, 2)."""
         percent = before["percent"][..., None]
-        damage = _known(self.tables.damage[attack], torch.zeros_like(percent))
+        damage = _known(self.tables.damage[attack], torch.zeros_like(percent)) * fresh[..., None]
         return torch.cat([percent + regressed.clamp(min=0.0)[..., None], percent, percent + damage], dim=-1)
 
     def shield(
-        self, before: Named, last: Named, attack: Tensor, controllers: Tensor, last_controllers: Tensor,
-        regressed: Tensor,
+        self, before: Named, last: Named, attack: Tensor, fresh: Tensor, controllers: Tensor,
+        last_controllers: Tensor, regressed: Tensor,
     ) -> Tensor:  # fmt: skip
-        """State, fields of the frame before, the other fighter's next move (N, 2), controllers of the next and of the
+        """State, fields of the frame before, the other fighter's next move and how fresh it is (N, 2), controllers of the next and of the
         present frame → what a shield loses to its holder's trigger, regains, and loses to a blow."""
         shield = before["shield"]
         full = torch.full_like(shield, SHIELD_FULL)
@@ -322,7 +368,7 @@ class Candidates(nn.Module):
         for pads in (last_controllers, controllers):
             columns.append(shield - SHIELD_DRAIN + LIGHT_DRAIN * (1 - pads[..., C_["shoulder"]]))
         columns.append(shield + (shield - last["shield"]))
-        damage = _known(self.tables.damage[attack], torch.zeros_like(shield)[..., None])
+        damage = _known(self.tables.damage[attack], torch.zeros_like(shield)[..., None]) * fresh[..., None]
         blows = shield[..., None] - SHIELD_DRAIN - SHIELD_SHARE * damage
         return torch.cat([torch.stack(columns, dim=-1), blows], dim=-1).clamp(0.0, SHIELD_FULL)
 

@@ -20,12 +20,13 @@ from wm_runtime.schema import CONTROL_NAMES, FIELD, M_, NO_GROUND, NO_PLAYER, PL
 from wm_train.config import ExactConfig
 from wm_train.dynamics.candidates import FOLLOWING, MIRRORED, REGRESSED, SCALE, SIZES, TOLERANCE, Candidates
 from wm_train.dynamics.core import Carry, Core, Proposal, zeros
-from wm_train.dynamics.features import EMBEDDED, FLAGS, Features, scaled
+from wm_train.dynamics.features import EMBEDDED, FLAGS, Features, pace, scaled
 from wm_train.dynamics.geometry import Surfaces, crosses, slope_at, support
 from wm_train.dynamics.kinematics import displacement
-from wm_train.dynamics.memory import Past, carry_layout, recall, remember
+from wm_train.dynamics.memory import Past, carry_layout, recall, remember, struck_with
 from wm_train.dynamics.named import Named, bounded, named
 from wm_train.dynamics.select import LAST_RULED_ACTION, REBIRTH_WAIT
+from wm_train.dynamics.stale import freshness
 from wm_train.dynamics.tables import MoveTables
 from wm_train.encoding import stage_of
 from wm_train.models.own_frame import OwnFrameNetwork, RowEmbedding, vocabulary
@@ -188,7 +189,8 @@ class ExactCore(Core):
         h, heads = self.network.stage("acted", h, self.network.chosen(before["character"], told["action"]))
         logits |= heads
         attack = (before["character"] * ACTIONS + told["action"]).flip(1).long()
-        options = self.candidates.percent(before, attack, _value(heads, "percent"))
+        fresh = self._fresh(past, attack)
+        options = self.candidates.percent(before, attack, fresh, _value(heads, "percent"))
         after["percent"] = torch.maximum(_pick(options, heads["percent"]), before["percent"])
         rise = told["percent"] - before["percent"]
 
@@ -198,24 +200,24 @@ class ExactCore(Core):
         surfaces = self.geometry.surfaces(stage, match[..., M_["frame"]] + 1)
         cosine = slope_at(surfaces, before["x"], before["y"])
         if truth is None:
-            self._choose(after, before, past, match, controllers, heads, attack, rise, cosine)
+            self._choose(after, before, past, match, controllers, heads, attack, fresh, rise, cosine)
 
         _, heads = self.network.stage("moved", h, self._contact(before, told, surfaces, stage))
         logits |= heads
         if truth is None:
-            row = self.tables.row(before["character"], after["action"], after["state_age"])
-            places = self.geometry.places(stage)
+            places, last = self.geometry.places(stage), past.controllers[:, -1]
+            rows = self._three_rows(before, past, after)
             options = self.candidates.x(
-                before, after, past.last, row, places, cosine, controllers, _value(heads, "x")
+                before, after, past.last, *rows, places, cosine, controllers, last, _value(heads, "x")
             )
             after["x"] = _pick(options, heads["x"])
-            options = self.candidates.y(before, after, row, places, surfaces, controllers, _value(heads, "y"))
+            options = self.candidates.y(before, after, *rows, places, surfaces, controllers, last, _value(heads, "y"))
             after["y"] = _pick(options, heads["y"])
         return Outcome(logits, dict(truth) if truth is not None else after, entropy)
 
     def _choose(
         self, after: Named, before: Named, past: Past, match: Tensor, controllers: Tensor, heads: dict[str, Tensor],
-        attack: Tensor, rise: Tensor, cosine: Tensor,
+        attack: Tensor, fresh: Tensor, rise: Tensor, cosine: Tensor,
     ) -> None:  # fmt: skip
         """Puts into `after` what the stage `struck` chooses."""
         for name in ("airborne", "hurtbox", "jumps", "l_cancel", "ground"):
@@ -234,7 +236,7 @@ class ExactCore(Core):
         ages = self.candidates.age(before, after["action"], past.last, _value(heads, "state_age"))
         after["state_age"] = _pick(ages, heads["state_age"])
         shields = self.candidates.shield(
-            before, past.last, attack, controllers, last_controllers, _value(heads, "shield")
+            before, past.last, attack, fresh, controllers, last_controllers, _value(heads, "shield")
         )
         after["shield"] = _pick(shields, heads["shield"])
         row = self.tables.row(before["character"], after["action"], after["state_age"])
@@ -251,6 +253,16 @@ class ExactCore(Core):
         after["misc_as"] = _pick(
             self.candidates.misc_as(before, after, row, _value(heads, "misc_as")), heads["misc_as"]
         )
+
+    def _fresh(self, past: Past, attack: Tensor) -> Tensor:
+        """What is left of the damage of the other fighter's move `attack` (N, 2)."""
+        return freshness(struck_with(past.numbers).flip(1), self.tables.last_attack[attack])
+
+    def _three_rows(self, before: Named, past: Past, after: Named) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows of the next move, of the present one, and of the present one in a frame, (N, 2) each."""
+        character, action, age = before["character"], before["action"], before["state_age"]
+        row = self.tables.row(character, after["action"], after["state_age"])
+        return row, self.tables.row(character, action, age), self.tables.row(character, action, age + pace(before, past))
 
     def _velocities(
         self, before: Named, past: Past, action: Tensor, row: Tensor, attack: Tensor, rise: Tensor, controllers: Tensor,
@@ -303,20 +315,20 @@ class ExactCore(Core):
         zero = torch.zeros_like(before["x"])
         rise, stage = after["percent"] - before["percent"], stage_of(match)
         attack = (before["character"] * ACTIONS + after["action"]).flip(1).long()
-        row = self.tables.row(before["character"], after["action"], after["state_age"])
+        fresh, last, rows = self._fresh(past, attack), past.controllers[:, -1], self._three_rows(before, past, after)
         surfaces = self.geometry.surfaces(stage, match[..., M_["frame"]] + 1)
         places, cosine = self.geometry.places(stage), slope_at(surfaces, before["x"], before["y"])
         nothing = dict.fromkeys(VELOCITIES, zero)
         following = self.candidates.following(before, after, cosine)
         options = {
-            **self._velocities(before, past, after["action"], row, attack, rise, controllers, nothing),
-            "x": self.candidates.x(before, after, past.last, row, places, cosine, controllers, zero),
-            "y": self.candidates.y(before, after, row, places, surfaces, controllers, zero),
+            **self._velocities(before, past, after["action"], rows[0], attack, rise, controllers, nothing),
+            "x": self.candidates.x(before, after, past.last, *rows, places, cosine, controllers, last, zero),
+            "y": self.candidates.y(before, after, *rows, places, surfaces, controllers, last, zero),
             "state_age": self.candidates.age(before, after["action"], past.last, zero),
             "hitlag": self.candidates.hitlag(before, after, rise),
-            "percent": self.candidates.percent(before, attack, zero),
-            "shield": self.candidates.shield(before, past.last, attack, controllers, past.controllers[:, -1], zero),
-            "misc_as": self.candidates.misc_as(before, after, row, zero),
+            "percent": self.candidates.percent(before, attack, fresh, zero),
+            "shield": self.candidates.shield(before, past.last, attack, fresh, controllers, last, zero),
+            "misc_as": self.candidates.misc_as(before, after, rows[0], zero),
         }
         for name, more in following.items():
             options[name] = torch.cat([options[name], torch.stack(more, dim=-1)], dim=-1)

@@ -15,8 +15,9 @@ from wm_runtime.schema import AXES, C_, FIELD, M_, VELOCITIES
 from wm_train.dynamics.geometry import Geometry, ceiling, crosses, support
 from wm_train.dynamics.hitboxes import HitboxDistance
 from wm_train.dynamics.kinematics import length, velocity
-from wm_train.dynamics.memory import CONTROLLERS, COUNTERS, Past
+from wm_train.dynamics.memory import CONTROLLERS, COUNTERS, Past, struck_with
 from wm_train.dynamics.named import Named, bounded
+from wm_train.dynamics.stale import freshness
 from wm_train.dynamics.tables import FEET_LOCKED, MOVE_COLUMNS, MoveTables
 from wm_train.encoding import STAGE_VOCABULARY, stage_of
 
@@ -109,6 +110,7 @@ class Features(nn.Module):
         ]
         parts = [torch.stack(columns, dim=-1), *self._controllers(state, past, controllers), self._flags(state)]
         fine = [*self._feet(state, past, match, controllers), *self._shots(state, past), *self._left(state, past)]
+        fine += self._stale(state, past)
         parts.append(torch.stack(fine, dim=-1))
         return torch.cat(parts, dim=-1)
 
@@ -192,8 +194,8 @@ class Features(nn.Module):
 
     def _usual(self, state: Named, past: Past) -> tuple[Tensor, Tensor]:
         """Position change along x (not mirrored) and y that is the commonest if the action goes on, (N, 2) each."""
-        pace = _pace(state, past, 2.0)
-        usual = self.tables.moves[self.tables.row(state["character"], state["action"], state["state_age"] + pace)]
+        rate = pace(state, past)
+        usual = self.tables.moves[self.tables.row(state["character"], state["action"], state["state_age"] + rate)]
         x, y = (torch.nan_to_num(usual[..., MOVE_COLUMNS.index(name)], 0.0) for name in ("x.change", "y.change"))
         return x * state["facing"].float(), y
 
@@ -236,11 +238,11 @@ class Features(nn.Module):
         places = self.geometry.places(stage)
         x, y, character, action = state["x"], state["y"], state["character"].long(), state["action"]
         facing = state["facing"].float()
-        pace = _pace(state, past, 2.0)
+        rate = pace(state, past)
         free = (past.numbers["since_airborne"] >= FEET_LOCKED).float() * state["airborne"].float()
         feet = self.tables.feet[self.tables.row(character, action, state["state_age"])] * free
         free = (past.numbers["since_airborne"] + 1 >= FEET_LOCKED).float() * state["airborne"].float()
-        next_feet = self.tables.feet[self.tables.row(character, action, state["state_age"] + pace)] * free
+        next_feet = self.tables.feet[self.tables.row(character, action, state["state_age"] + rate)] * free
         vx, vy = state["self_x_air"], state["self_y"]
         kx, ky = state["knockback_x"], state["knockback_y"]
         fall = torch.maximum(vy - self.gravity[character], -self.terminal[character])
@@ -286,10 +288,16 @@ class Features(nn.Module):
         """What is left of the move: ages, and frames at its present pace."""
         move = (state["character"] * ACTIONS + state["action"]).long()
         lasts = self.tables.lasts[move]
-        pace = _pace(state, past, 10.0)
-        left = torch.where(lasts.isnan(), torch.zeros_like(pace), lasts - state["state_age"])
-        frames = left / pace.clamp(min=0.05)
-        return [*scaled(left, (20.0, 3.0)), *scaled(left - pace, (5.0, 1.0)), *scaled(frames, (10.0, 2.0))]
+        rate = pace(state, past, 10.0)
+        left = torch.where(lasts.isnan(), torch.zeros_like(rate), lasts - state["state_age"])
+        frames = left / rate.clamp(min=0.05)
+        return [*scaled(left, (20.0, 3.0)), *scaled(left - rate, (5.0, 1.0)), *scaled(frames, (10.0, 2.0))]
+
+    def _stale(self, state: Named, past: Past) -> list[Tensor]:
+        """How stale the present move of each fighter is."""
+        move = (state["character"] * ACTIONS + state["action"]).long()
+        lost = 1 - freshness(struck_with(past.numbers), self.tables.last_attack[move])
+        return [lost * 4, lost.flip(1) * 4]
 
     def _hits(self, state: Named, past: Past) -> list[Tensor]:
         """Nearness of hitboxes, and whether this action of either has hit already."""
@@ -333,7 +341,7 @@ class Features(nn.Module):
         return torch.cat([((state[name][..., None] & bits) > 0).float() for name in FLAGS], dim=-1)
 
 
-def _pace(state: Named, past: Past, most: float) -> Tensor:
+def pace(state: Named, past: Past, most: float = 2.0) -> Tensor:
     """By how much the move's age rose last, at most `most`; 1 on its first frame."""
-    pace = (state["state_age"] - past.last["state_age"]).clamp(0.0, most)
-    return torch.where(past.numbers["frames_in_action"] > 0, pace, torch.ones_like(pace))
+    rise = (state["state_age"] - past.last["state_age"]).clamp(0.0, most)
+    return torch.where(past.numbers["frames_in_action"] > 0, rise, torch.ones_like(rise))

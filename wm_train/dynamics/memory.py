@@ -16,6 +16,7 @@ from torch import Tensor
 from wm_runtime.facts import character
 from wm_runtime.schema import C_, CONTROL_NAMES, FIELD, PLAYERS
 from wm_train.dynamics.named import Named
+from wm_train.dynamics.stale import LOSSES, counted
 
 Carry = dict[str, Tensor]
 CONTROLLERS = 8
@@ -26,8 +27,13 @@ COUNTERS: tuple[str, ...] = (
 )  # fmt: skip
 """Frames since: the action, hurtbox or airborne state became what it is; hitlag last began; the fighter last held a
 ledge; shoulder, L or R was last pressed; percent last rose; the fighter last came down from the air."""
-NUMBERS: tuple[str, ...] = (*COUNTERS, "action_1", "action_2")
-"""Columns of the memory's integers: the counters, and the two actions before the present one."""
+STRUCK_WITH: tuple[str, ...] = tuple(f"struck_with_{i + 1}" for i in range(len(LOSSES)))
+"""Ids of the moves with which the fighter hit last, 0 for none: see dynamics.stale."""
+NUMBERS: tuple[str, ...] = (*COUNTERS, "action_1", "action_2", "since_begun", "since_struck", *STRUCK_WITH)
+"""Columns of the memory's integers: the counters, the two actions before the present one, frames since the action
+began or began anew, since a hit of the fighter landed, and its moves that hit."""
+DYING = 10
+"""Last action of dying."""
 LIMIT = 1000
 """Counters stop here."""
 NEVER = 250
@@ -96,7 +102,9 @@ _STATES = {"frames_in_action": "action", "since_hurtbox": "hurtbox", "since_airb
 def beginning(state: Named) -> Named:
     """NUMBERS of a state of whose past nothing is known."""
     unknown = {name: torch.full_like(state["action"], 0 if name in _STATES else NEVER) for name in COUNTERS}
-    return {**unknown, "action_1": state["action"], "action_2": state["action"]}
+    none = torch.zeros_like(state["action"])
+    unknown |= {"action_1": state["action"], "action_2": state["action"], "since_begun": none}
+    return {**unknown, "since_struck": none + NEVER, **dict.fromkeys(STRUCK_WITH, none)}
 
 
 def advance(numbers: Named, last: Named, state: Named, controllers: Tensor) -> Named:
@@ -109,12 +117,23 @@ def advance(numbers: Named, last: Named, state: Named, controllers: Tensor) -> N
     events["since_trigger"] = trigger[:, 1] & ~trigger[:, 0]
     events["since_hit"] = state["percent"] > last["percent"]
     events["since_landing"] = (state["airborne"] == 0) & (last["airborne"] == 1)
+    events["since_begun"] = events["frames_in_action"] | (state["state_age"] < last["state_age"] - 0.5)
     after = {n: torch.where(e, torch.zeros_like(numbers[n]), (numbers[n] + 1)) for n, e in events.items()}
     after = {n: counter.clamp(max=LIMIT) for n, counter in after.items()}
     changed = events["frames_in_action"]
     after["action_1"] = torch.where(changed, last["action"], numbers["action_1"])
     after["action_2"] = torch.where(changed, numbers["action_1"], numbers["action_2"])
+    queue, since = counted(
+        struck_with(numbers), numbers["since_struck"], after["since_begun"], state["last_attack"],
+        events["since_hit"].flip(1), state["action"] <= DYING,
+    )  # fmt: skip
+    after |= dict(zip(STRUCK_WITH, queue.unbind(-1), strict=True)) | {"since_struck": since.clamp(max=LIMIT)}
     return {name: after[name] for name in NUMBERS}
+
+
+def struck_with(numbers: Named) -> Tensor:
+    """The moves that hit last, the latest first, (N, 2, 9) int32."""
+    return torch.stack([numbers[name] for name in STRUCK_WITH], dim=-1)
 
 
 _LASER = torch.zeros(FIELD["character"].classes or 0, 3)

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from wm_runtime.facts import FAMILIES, physics
 from wm_runtime.replays.dataset import Dataset
-from wm_runtime.schema import FIELD, VELOCITIES
+from wm_runtime.schema import FIELD, PLAYERS, VELOCITIES
 from wm_train.dynamics.geometry import Geometry
 from wm_train.dynamics.launch import Launches, weights
+from wm_train.dynamics.memory import DYING, NEVER
+from wm_train.dynamics.stale import LOSSES, counted, freshness
 
 CHARACTERS, ACTIONS = FIELD["character"].classes or 0, FIELD["action"].classes or 0
 AGES = 120
@@ -40,12 +42,14 @@ RUN_SHARE = 0.4
 """A run gains this share of a dash's acceleration."""
 HOLDS = ("grabbed", "thrown", "captured")
 LEDGE_ACTIONS = tuple(range(252, 264))
-SIZED = ("moves", "held", "feet", "odds", "following", "run_odds", "run_following")
+SIZED = ("moves", "held", "spin", "feet", "odds", "following", "run_odds", "run_following")
 """Buffers whose length follows from the games."""
 SLOWED = ("speed_air.change", "speed_ground.change", "length.change")
 JUMP_SQUAT, JUMPS, AIR_JUMPS = 24, (25, 26), (27, 28)
 FEET_LOCKED = 9
 """Frames in the air after which the feet are where the animation has them, no longer at the fighter's own place."""
+ENTRY_SHARES = (0.25, 1 / 3, 0.5, 2 / 3, 0.75, 0.8, 0.9, 1.0)
+"""Shares of the velocity along x in the air that moves leave as they begin."""
 DRIFT_ACTIONS = tuple(range(25, 35))
 """Jumping and falling, where only the stick moves a fighter along x."""
 
@@ -67,7 +71,7 @@ class MoveTables(nn.Module):
     loop: Tensor
     """(characters · actions, 2): last age of a loop and first age after."""
     damage: Tensor
-    """(characters · actions, DAMAGES) of the attacker."""
+    """(characters · actions, DAMAGES) of the attacker, of a move that is fresh (dynamics.stale)."""
     drift: Tensor
     """(characters, 2): acceleration in the air by the stick, and beside the stick's amount."""
     ground: Tensor
@@ -89,6 +93,12 @@ class MoveTables(nn.Module):
     """(characters · actions,): what the stick adds a frame to a move's usual change of the velocity along x."""
     kept: Tensor
     """(characters · actions,): share of the own velocity that is left a frame later, in moves that lose a share."""
+    spin: Tensor
+    """(rows, 2): the own velocity in the air as a complex number (ahead, up), divided by that of the frame before: moves
+    that go the way of the stick keep their course turned."""
+    entry: Tensor
+    """(characters · actions, 2): share of the velocity along x in the air with which a move begins, and what it loses
+    then."""
     lasts: Tensor
     """(characters · actions,): the age that a move hardly ever passes."""
     feet: Tensor
@@ -126,6 +136,8 @@ class MoveTables(nn.Module):
             "burst": (moves,),
             "steer": (moves,),
             "kept": (moves,),
+            "spin": (rows, 2),
+            "entry": (moves, 2),
             "feet": (rows,),
             "lasts": (moves,),
         }
@@ -172,6 +184,7 @@ class MoveTables(nn.Module):
         self._measure_jumps(step)
         self._measure_odds(step)
         self._measure_steering(step)
+        self._measure_courses(step)
         self._measure_feet(step)
 
     def _measure_moves(self, step: dict[str, np.ndarray]) -> None:
@@ -322,6 +335,39 @@ class MoveTables(nn.Module):
         rows, values = _oftenest(step["move"][slows][lost], share[lost], grid=1e3)
         self.kept[torch.from_numpy(rows)] = torch.from_numpy(values)
 
+    def _measure_courses(self, step: dict[str, np.ndarray]) -> None:
+        """`spin` and `entry`."""
+        air, free = step["airborne"] == 1, (step["hitlag"] == 0) & (step["hitlag_before"] == 0)
+        goes_on = air & free & step["same"] & (step["length_before"] > 0.2)
+        own = step["self_x_air.value"] + 1j * step["self_y.value"]
+        ratio = own / np.where(goes_on, own - step["self_x_air.change"] - 1j * step["self_y.change"], 1)
+        goes_on &= np.abs(ratio) < 4
+        row = self._rows(step["move"], step["state_age"])
+        near = np.rint(ratio.real * 100 + 500) * 1000 + np.rint(ratio.imag * 100 + 500)  # below 2²⁴: exact in float32
+        rows, codes = _oftenest(row[goes_on], near[goes_on], grid=1.0)
+        common = np.full(len(self.moves), np.nan, np.float32)
+        common[rows] = codes
+        chosen = np.flatnonzero(goes_on & (near == common[row]))
+        chosen = chosen[np.argsort(row[chosen], kind="stable")]
+        found = np.full((len(self.moves), 2), np.nan, np.float32)
+        at, begins = np.unique(row[chosen], return_index=True)
+        for r, part in zip(at, np.split(ratio[chosen], begins[1:]), strict=True):
+            found[r] = np.median(part.real), np.median(part.imag)
+        self.spin = torch.from_numpy(found)
+
+        speed, before = np.abs(step["self_x_air.value"]), step["self_x_air.value"] - step["self_x_air.change"]
+        begins_ = air & free & ~step["same"] & (np.abs(before) > 0.05) & (step["self_x_air.value"] * before > 0)
+        move, counts = step["move"][begins_], np.full(CHARACTERS * ACTIONS, SEEN - 1)
+        for share in ENTRY_SHARES:
+            loss = share * np.abs(before[begins_]) - speed[begins_]
+            slower = loss > -1e-3
+            (rows, _), losses, seen = commonest(np.stack([move[slower]] * 2), loss[slower], 1, least=SEEN, grid=1e3)
+            better = seen > counts[rows]
+            counts[rows[better]] = seen[better]
+            self.entry[torch.from_numpy(rows[better])] = torch.from_numpy(
+                np.stack([np.full(better.sum(), share), np.maximum(losses[better], 0)], axis=1).astype(np.float32)
+            )
+
     def _measure_feet(self, step: dict[str, np.ndarray]) -> None:
         """Who lands was above the surface with the feet, and a frame later would have been below it."""
         lands = step["lands"] & (step["frames_in_air"] > FEET_LOCKED) & (step["hitlag_before"] == 0)
@@ -343,7 +389,8 @@ class MoveTables(nn.Module):
     def _measure_attacks(self, step: dict[str, np.ndarray]) -> None:
         hit = step["percent.change"] > 0
         key = step["other_move"][hit]
-        (rows, rank), values, _ = commonest(np.stack([key, np.zeros_like(key)]), step["percent.change"][hit], DAMAGES)
+        fresh = step["percent.change"][hit] / step["freshness"][hit]
+        (rows, rank), values, _ = commonest(np.stack([key, np.zeros_like(key)]), fresh, DAMAGES, grid=1e3)
         self.damage[torch.from_numpy(rows), torch.from_numpy(rank)] = torch.from_numpy(values)
         struck = hit & step["is_hurt"]
         names = {"move": "other_move", "kb_x": "knockback_x.value", "kb_y": "knockback_y.value", "percent": "struck"}
@@ -459,6 +506,7 @@ def _steps(columns: dict[str, np.ndarray], edge: tuple[float, float]) -> dict[st
     out |= {"state_age": after["state_age"], "state_age.change": after["state_age"] - before["state_age"]}
     out |= {"hitlag": after["hitlag"], "hitlag_before": before["hitlag"], "same": after["action"] == before["action"]}
     out["percent.change"] = after["percent"] - before["percent"]
+    out["freshness"] = _freshness(columns)[1:]
     out["last_attack"], out["last_attack.change"] = after["last_attack"], after["last_attack"] - before["last_attack"]
     out["stick"] = after["main_x"] * facing
     out["lands"] = (before["airborne"] == 1) & (after["airborne"] == 0)
@@ -485,6 +533,27 @@ def _steps(columns: dict[str, np.ndarray], edge: tuple[float, float]) -> dict[st
     out["drifts"] = np.isin(after["action"], DRIFT_ACTIONS) & np.isin(before["action"], DRIFT_ACTIONS)
     learned = (before["action"] > 12) & (after["action"] > 12)
     return {name: value[learned] for name, value in out.items()}
+
+
+def _freshness(columns: dict[str, np.ndarray]) -> np.ndarray:
+    """A game's columns → for each frame and player (T, 2), what is left of the other fighter's last attack's damage."""
+    lands = np.zeros(columns["percent"].shape, bool)
+    lands[1:] = np.diff(columns["percent"], axis=0)[:, ::-1] > 0
+    dies = columns["action"] <= DYING
+    anew = np.zeros_like(lands)
+    anew[1:] = np.diff(columns["state_age"], axis=0) < -0.5
+    begun = np.minimum(_run_lengths(columns["action"]), _run_lengths(np.cumsum(anew, axis=0)))
+    out = np.ones(columns["percent"].shape, np.float32)
+    queue, since, last = torch.zeros(PLAYERS, len(LOSSES), dtype=torch.int64), torch.full((PLAYERS,), NEVER), 0
+    for t in np.flatnonzero((lands | dies).any(axis=1)):
+        attack = torch.from_numpy(columns["last_attack"][t].astype(np.int64))
+        out[t] = freshness(queue, attack).flip(0).numpy()
+        queue, since = counted(
+            queue, since + (t - last - 1), torch.from_numpy(begun[t]), attack,
+            torch.from_numpy(lands[t]), torch.from_numpy(dies[t]),
+        )  # fmt: skip
+        last = t
+    return out
 
 
 def _run_lengths(action: np.ndarray) -> np.ndarray:
