@@ -1,7 +1,8 @@
 """The exact core: own-frame network, explicit memory, and a choice among candidates, in the game's own order.
 
-Actions first, then who is struck, then velocities and all else, then where a fighter ends up. Each stage is told what
-the ones before it chose; in training, what was true.
+What each fighter means to do first, from that who would strike whom, and the actions; then who is struck, then
+velocities and all else, then where a fighter ends up. Each stage is told what the ones before it chose; in training,
+what was true.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from wm_train.dynamics.memory import Past, carry_layout, recall, remember, struc
 from wm_train.dynamics.named import Named, bounded, named
 from wm_train.dynamics.select import LAST_RULED_ACTION, REBIRTH_WAIT
 from wm_train.dynamics.stale import freshness
+from wm_train.dynamics.strikes import COLUMNS
 from wm_train.dynamics.tables import MoveTables
 from wm_train.encoding import stage_of
 from wm_train.models.own_frame import OwnFrameNetwork, RowEmbedding, vocabulary
@@ -66,7 +68,7 @@ CHANGE_WEIGHT = 5.0
 ADRIFT = 4.0
 """Units, in x and y together, by which a training rollout may be off before it goes on from the true state."""
 WEIGHTS = {
-    "action": 1.0, "percent": 1.0, **dict.fromkeys((*VELOCITIES, *AT_LAST), 1.0), "state_age": 0.5, "hitlag": 0.5,
+    "action": 1.0, "intent": 0.5, "percent": 1.0, **dict.fromkeys((*VELOCITIES, *AT_LAST), 1.0), "state_age": 0.5, "hitlag": 0.5,
     "shield": 0.3, "misc_as": 0.3, "turns": 0.5, "airborne": 1.0, "hurtbox": 0.5, "jumps": 0.3, "l_cancel": 0.1,
     "ground": 0.5, **dict.fromkeys(CHOICES, 0.1), "flags": 4.0, "values": 0.3,
 }  # fmt: skip
@@ -142,7 +144,7 @@ class ExactCore(Core):
         embedded = {e.name: (vocabulary(e.vocabulary, (1, 1)), e.width) for e in EMBEDDED}
         numbers = self._count_numbers()
         self.network = OwnFrameNetwork(
-            numbers, embedded, HEADS, RISE, CONTACT, config.width, config.blocks, config.late
+            numbers, embedded, HEADS, 2 * COLUMNS, RISE, CONTACT, config.width, config.blocks, config.late
         )
 
     @property
@@ -179,14 +181,19 @@ class ExactCore(Core):
         state as it was, every stage is told that instead of what was chosen, and `after` is it."""
         numbers = self.features.numbers(before, past, match, controllers)
         h = self.network.trunk(numbers, self.features.classes(before, past, match))
-        logits = {"action": _allowed(self.network.actions(h), before["action"])}
+        logits = {"intent": _allowed(self.network.intents(h), before["action"])}
+        meant = logits["intent"].argmax(dim=-1).int()
+        strikes = self._strikes(before, past, meant)
+        h = self.network.decide(h, torch.cat([self.network.chosen(before["character"], meant), strikes], dim=-1))
+        logits["action"] = _allowed(self.network.actions(h), before["action"])
         chance = logits["action"].softmax(dim=-1)
         entropy = -(chance * chance.clamp(min=1e-12).log()).sum(dim=-1)
         after = dict(before)
         told = truth if truth is not None else after
         after["action"] = logits["action"].argmax(dim=-1).int()
 
-        h, heads = self.network.stage("acted", h, self.network.chosen(before["character"], told["action"]))
+        chosen = torch.cat([self.network.chosen(before["character"], told["action"]), strikes], dim=-1)
+        h, heads = self.network.stage("acted", h, chosen)
         logits |= heads
         attack = (before["character"] * ACTIONS + told["action"]).flip(1).long()
         fresh = self._fresh(past, attack)
@@ -253,6 +260,21 @@ class ExactCore(Core):
         after["misc_as"] = _pick(
             self.candidates.misc_as(before, after, row, _value(heads, "misc_as")), heads["misc_as"]
         )
+
+    def _strikes(self, before: Named, past: Past, action: Tensor) -> Tensor:
+        """If these are the next actions (N, 2): numbers about the other fighter striking this one, and the reverse,
+        (N, 2, 2 · COLUMNS)."""
+        move = (before["character"] * ACTIONS + action).long()
+        same = action == before["action"]
+        rate = pace(before, past, 10.0)
+        usual = torch.nan_to_num(self.tables.age_rate[move][..., 0], 1.0)
+        rate = torch.where((rate <= 0) & (before["hitlag"] <= 1), usual, rate)
+        begins = torch.nan_to_num(self.tables.age_start[move][..., 0], 1.0)
+        age = torch.where(same, before["state_age"] + rate, begins)
+        spent = same & (past.numbers["since_hitlag"] <= past.numbers["since_begun"])
+        row = self.tables.row(before["character"], before["action"], before["state_age"])
+        mine = self.tables.strikes(before, row, action, age, spent)
+        return torch.cat([mine.flip(1), mine], dim=-1)
 
     def _fresh(self, past: Past, attack: Tensor) -> Tensor:
         """What is left of the damage of the other fighter's move `attack` (N, 2)."""
@@ -355,7 +377,12 @@ class ExactCore(Core):
         same = (learned & (told["action"] == after["action"])).float()
         changed = (after["action"] != true_before["action"]).float()
         weight = learned.float() * (1 + (CHANGE_WEIGHT - 1) * changed)
-        out = {"action": _nll(outcome.logits["action"], after["action"]) * weight}
+        free = ~(after["percent"] > true_before["percent"])  # who is struck does not show what it meant
+        said = outcome.logits["intent"].gather(-1, after["action"][..., None].long())[..., 0]
+        out = {
+            "action": _nll(outcome.logits["action"], after["action"]) * weight,
+            "intent": _nll(outcome.logits["intent"], after["action"]) * weight * (free & (said > -FORBIDDEN)),
+        }
         values = []
         for name, right in truth.right.items():
             logits = outcome.logits[name]

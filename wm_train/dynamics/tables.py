@@ -16,6 +16,7 @@ from wm_train.dynamics.geometry import Geometry
 from wm_train.dynamics.launch import Launches, weights
 from wm_train.dynamics.memory import DYING, NEVER
 from wm_train.dynamics.stale import LOSSES, counted, freshness
+from wm_train.dynamics.strikes import Strikes, near_of_game
 
 CHARACTERS, ACTIONS = FIELD["character"].classes or 0, FIELD["action"].classes or 0
 AGES = 120
@@ -149,6 +150,7 @@ class MoveTables(nn.Module):
             self.register_buffer(f"{name}odds", torch.zeros(size, 2))
             self.register_buffer(f"{name}following", torch.zeros(size, dtype=torch.int64))
         self.launches = Launches()
+        self.strikes = Strikes(rows)
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
         """The number of rows is that of the weights which are loaded."""
@@ -175,8 +177,13 @@ class MoveTables(nn.Module):
     def measure(self, dataset: Dataset, games: list[int], limit: int = 500) -> None:
         """Fills the tables from `games` of a dataset, at most `limit` of them, evenly taken."""
         chosen = games if len(games) <= limit else [games[int(i)] for i in np.linspace(0, len(games) - 1, limit)]
-        steps = [_steps(dataset.columns(game), _edge(int(dataset.stage[game]))) for game in chosen]
-        step = {name: np.concatenate([s[name] for s in steps]) for name in steps[0]}
+        steps, nears = [], []
+        for game in chosen:
+            columns = dataset.columns(game)
+            steps.append(_steps(columns, _edge(int(dataset.stage[game]))))
+            nears.append(near_of_game(columns, self.strikes))
+        step, near = ({name: np.concatenate([s[name] for s in of]) for name in of[0]} for of in (steps, nears))
+        del steps, nears
         self._measure_moves(step)
         self._measure_characters(step)
         self._measure_ages(step)
@@ -186,6 +193,7 @@ class MoveTables(nn.Module):
         self._measure_steering(step)
         self._measure_courses(step)
         self._measure_feet(step)
+        self.strikes.measure({**near, "row": self._rows(near["victim"], near["victim_age"])}, len(self.moves))
 
     def _measure_moves(self, step: dict[str, np.ndarray]) -> None:
         index = np.clip(np.floor(step["state_age"] + 1.001), 0, AGES - 1).astype(np.int64)

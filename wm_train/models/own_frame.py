@@ -1,7 +1,8 @@
 """The own-frame network: one fighter's view of the match in, what becomes of it out, in the order of the game.
 
-A trunk sees the state and says the next action; what follows sees the actions that were chosen, then who was struck,
-then the velocities: first actions, then hits, then velocities, then where a fighter ends up. Both players are rows.
+A trunk sees the state and says what action each fighter means to take; who would strike whom follows from that, and
+from both the action that it takes. What follows sees the actions that were chosen, then who was struck, then the
+velocities: first actions, then hits, then velocities, then where a fighter ends up. Both players are rows.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ class Block(nn.Module):
 
 
 class OwnFrameNetwork(nn.Module):
-    """numbers: their count · embedded: name → (vocabulary, width) · heads: stage → name → outputs."""
+    """numbers: their count · embedded: name → (vocabulary, width) · heads: stage → name → outputs · strikes, rise,
+    contact: numbers about who would strike whom, who was struck, and where velocities lead."""
 
     STAGES = ("acted", "struck", "moved")
     """What has been decided before a stage: the actions, the rises of percent, the velocities."""
@@ -64,8 +66,8 @@ class OwnFrameNetwork(nn.Module):
     """Width of the vectors of the chosen move and of the other fighter's chosen action."""
 
     def __init__(
-        self, numbers: int, embedded: Mapping[str, tuple[int, int]], heads: Mapping[str, Mapping[str, int]], rise: int,
-        contact: int, width: int, blocks: int, late: int,
+        self, numbers: int, embedded: Mapping[str, tuple[int, int]], heads: Mapping[str, Mapping[str, int]],
+        strikes: int, rise: int, contact: int, width: int, blocks: int, late: int,
     ) -> None:  # fmt: skip
         super().__init__()
         self.embed = nn.ModuleDict({name: RowEmbedding(*size) for name, size in embedded.items()})
@@ -76,7 +78,9 @@ class OwnFrameNetwork(nn.Module):
         self.action = nn.Linear(width, ACTIONS)
         self.move = RowEmbedding(CHARACTERS * ACTIONS, self.MOVE)
         self.other = RowEmbedding(ACTIONS, self.ACTION)
-        given = {"acted": self.MOVE + self.ACTION, "struck": rise, "moved": contact}
+        self.intent = nn.Linear(width, ACTIONS)
+        self.decided = Block(width, width // 2, self.MOVE + self.ACTION + strikes)
+        given = {"acted": self.MOVE + self.ACTION + strikes, "struck": rise, "moved": contact}
         inner = {"acted": 2 * width, "struck": width, "moved": late}
         self.later = nn.ModuleDict({stage: Block(width, inner[stage], given[stage]) for stage in self.STAGES})
         self.heads = nn.ModuleDict({stage: nn.Linear(width, sum(heads[stage].values())) for stage in self.STAGES})
@@ -95,13 +99,23 @@ class OwnFrameNetwork(nn.Module):
                 h = block(h)
         return h
 
+    def intents(self, h: Tensor) -> Tensor:
+        """(N, 2, width) → logits of the action that each fighter would take if nobody struck it, (N, 2, actions)."""
+        with self._precision(h):
+            return self.intent(F.layer_norm(h, h.shape[-1:])).float()
+
+    def decide(self, h: Tensor, given: Tensor) -> Tensor:
+        """(N, 2, width), what is meant and who would strike whom → the same, (N, 2, width)."""
+        with self._precision(h):
+            return self.decided(h, given)
+
     def actions(self, h: Tensor) -> Tensor:
         """(N, 2, width) → logits of the next action, (N, 2, actions) float32."""
         with self._precision(h):
             return self.action(self.norm(h)).float()
 
     def chosen(self, character: Tensor, action: Tensor) -> Tensor:
-        """The chosen moves (N, 2) as what the stage `acted` is given."""
+        """Vectors of the chosen moves (N, 2) and of the other fighter's actions, (N, 2, MOVE + ACTION)."""
         return torch.cat([self.move((character * ACTIONS + action).long()), self.other(action.flip(1).long())], dim=-1)
 
     def stage(self, stage: str, h: Tensor, given: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
