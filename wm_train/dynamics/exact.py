@@ -28,7 +28,7 @@ from wm_train.dynamics.memory import Past, carry_layout, recall, remember, struc
 from wm_train.dynamics.named import Named, bounded, named
 from wm_train.dynamics.select import LAST_RULED_ACTION, REBIRTH_WAIT
 from wm_train.dynamics.stale import freshness
-from wm_train.dynamics.strikes import COLUMNS
+from wm_train.dynamics.strikes import COLUMNS, GRABS
 from wm_train.dynamics.tables import MoveTables
 from wm_train.encoding import stage_of
 from wm_train.models.own_frame import OwnFrameNetwork, RowEmbedding, vocabulary
@@ -271,6 +271,8 @@ class ExactCore(Core):
         rate = torch.where((rate <= 0) & (before["hitlag"] <= 1), usual, rate)
         begins = torch.nan_to_num(self.tables.age_start[move][..., 0], 1.0)
         age = torch.where(same, before["state_age"] + rate, begins)
+        grabs = (before["action"] == GRABS[0]) | (before["action"] == GRABS[1])
+        action, age = torch.where(grabs, before["action"], action), torch.where(grabs, before["state_age"], age)
         spent = same & (past.numbers["since_hitlag"] <= past.numbers["since_begun"])
         row = self.tables.row(before["character"], before["action"], before["state_age"])
         mine = self.tables.strikes(before, row, action, age, spent)

@@ -32,6 +32,9 @@ NEVER = -12.0
 """Logit of a strike where no hitbox is."""
 COLUMNS = 5
 """Numbers about each direction of striking."""
+GRABS = (212, 214)
+"""Grabbing, standing and running: who is reached is held on the next frame, on which the grab is over already."""
+CAUGHT = (*FAMILIES["grabbed"], *FAMILIES["captured"])
 EPOCHS, BATCH, RATE, FADES = 6, 8192, 0.05, 0.7
 HELD_BACK = (0.002, 0.03)
 """Penalty on what a move's, and a row's, circles differ by: rows are seen seldom."""
@@ -167,21 +170,25 @@ def near_of_game(columns: dict[str, np.ndarray], strikes: Strikes) -> dict[str, 
     lagged = np.maximum.accumulate(np.where(lags, time, -1), axis=0)
     spent = np.zeros_like(lags)
     spent[1:] = lagged[:-1] >= began[1:]
-    move = after["character"].astype(np.int64) * ACTIONS + after["action"]
-    boxes = strikes._boxes(torch.from_numpy(move), torch.from_numpy(after["state_age"].astype(np.float32)))[0]
+    grabs = np.isin(before["action"], GRABS)
+    move = after["character"].astype(np.int64) * ACTIONS + np.where(grabs, before["action"], after["action"])
+    age = np.where(grabs, before["state_age"], after["state_age"]).astype(np.float32)
+    boxes = strikes._boxes(torch.from_numpy(move), torch.from_numpy(age))[0]
     active = (boxes[..., 2] > 0).any(dim=-1).numpy()
     shields = np.isin(after["action"], FAMILIES["shield"])
+    struck = after["percent"] - before["percent"] > 0.01
+    struck |= np.isin(after["action"], CAUGHT) & ~np.isin(before["action"], CAUGHT)
     for a, v in ((0, 1), (1, 0)):
         ahead, up = (x[:, v] - x[:, a]) * after["facing"][:, a], y[:, v] - y[:, a]
         chosen = active[:, a] & ~spent[:, a] & (before["hitlag"][:, a] <= 1) & (before["hurtbox"][:, v] == 0)
-        chosen &= ~shields[:, v] & (np.abs(ahead) < NEAR) & (np.abs(up) < NEAR)
+        chosen &= (~shields[:, v] | grabs[:, a]) & (np.abs(ahead) < NEAR) & (np.abs(up) < NEAR)
         chosen &= (before["action"][:, v] > 13) & (after["action"][:, v] > 13)
         values = {
-            "move": move[:, a], "age": after["state_age"][:, a].astype(np.float32), "ahead": ahead.astype(np.float32),
+            "move": move[:, a], "age": age[:, a], "ahead": ahead.astype(np.float32),
             "up": up.astype(np.float32), "turned": (before["facing"][:, v] * after["facing"][:, a]).astype(np.float32),
             "victim": before["character"][:, v].astype(np.int64) * ACTIONS + before["action"][:, v],
             "victim_age": before["state_age"][:, v].astype(np.float32),
-            "hit": after["percent"][:, v] - before["percent"][:, v] > 0.01,
+            "hit": struck[:, v],
         }  # fmt: skip
         for name, value in values.items():
             found.setdefault(name, []).append(value[chosen])
