@@ -16,7 +16,7 @@ from torch import Tensor
 from wm_runtime.facts import character
 from wm_runtime.schema import C_, CONTROL_NAMES, FIELD, PLAYERS
 from wm_train.dynamics.named import Named
-from wm_train.dynamics.stale import LOSSES, counted
+from wm_train.dynamics.stale import DYING, LOSSES, NEVER, counted
 
 Carry = dict[str, Tensor]
 CONTROLLERS = 8
@@ -32,12 +32,8 @@ STRUCK_WITH: tuple[str, ...] = tuple(f"struck_with_{i + 1}" for i in range(len(L
 NUMBERS: tuple[str, ...] = (*COUNTERS, "action_1", "action_2", "since_begun", "since_struck", *STRUCK_WITH)
 """Columns of the memory's integers: the counters, the two actions before the present one, frames since the action
 began or began anew, since a hit of the fighter landed, and its moves that hit."""
-DYING = 10
-"""Last action of dying."""
 LIMIT = 1000
 """Counters stop here."""
-NEVER = 250
-"""Counters of what has not happened begin here."""
 COMPARED_INTS, COMPARED_FLOATS = ("action", "hurtbox", "airborne"), (
     "hitlag", "percent", "x", "y", "state_age", "shield", "self_x_ground",
 )  # fmt: skip

@@ -7,12 +7,21 @@ the commonest value of the attacker's move in 79 % of 16,278 hits, as it is in 4
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from torch import Tensor
 
 LOSSES = (0.09, 0.08, 0.07, 0.06, 0.05, 0.04, 0.03, 0.02, 0.01)
 """Share of damage that a move loses for each place where it stands, the last one first (SmashWiki, Stale-move
 negation)."""
+
+
+DYING = 10
+"""Last action of dying."""
+NEVER = 250
+"""Frames since what has not happened."""
 
 
 def freshness(queue: Tensor, attack: Tensor) -> Tensor:
@@ -31,3 +40,51 @@ def counted(
     pushed = torch.cat([attack[..., None].to(queue.dtype), queue[..., :-1]], dim=-1)
     queue = torch.where((lands & ~again)[..., None], pushed, queue)
     return queue.masked_fill(dies[..., None], 0), since.masked_fill(lands, 0)
+
+
+@dataclass
+class Struck:
+    """The moves that hit in a game: at frames (E,), from the game's first, something landed or somebody died."""
+
+    frames: np.ndarray
+    attack: np.ndarray
+    """(E, 2): id of each fighter's last attack."""
+    before: np.ndarray
+    """(E, 2, 9): queues until then, int32; `after` from then on."""
+    after: np.ndarray
+    landed: np.ndarray
+    """(E, 2): frame on which a hit of each fighter landed last, −NEVER where none has."""
+
+    def at(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Frames (B,) → frames since a hit of each fighter landed (B, 2), and the queues (B, 2, 9), int32."""
+        index = np.searchsorted(self.frames, frames, side="right") - 1
+        known = (index >= 0)[:, None]
+        if not len(self.frames):
+            return np.full((len(frames), 2), NEVER, np.int32), np.zeros((len(frames), 2, len(LOSSES)), np.int32)
+        since = np.where(known, frames[:, None] - self.landed[index], NEVER).clip(max=NEVER)
+        return since.astype(np.int32), np.where(known[..., None], self.after[index], 0).astype(np.int32)
+
+
+def struck_in_game(columns: dict[str, np.ndarray]) -> Struck:
+    """The same from a game's columns (T, 2)."""
+    shape = columns["percent"].shape
+    lands = np.zeros(shape, bool)
+    lands[1:] = np.diff(columns["percent"], axis=0)[:, ::-1] > 0
+    dies = columns["action"] <= DYING
+    dies[1:] &= ~dies[:-1].copy()
+    begins = np.ones(shape, bool)
+    begins[1:] = (np.diff(columns["action"], axis=0) != 0) | (np.diff(columns["state_age"], axis=0) < -0.5)
+    time = np.arange(shape[0])[:, None]
+    begun = time - np.maximum.accumulate(np.where(begins, time, 0), axis=0)
+    frames = np.flatnonzero((lands | dies).any(axis=1))
+    attack = columns["last_attack"][frames].astype(np.int32)
+    queue, since, last = torch.zeros(2, len(LOSSES), dtype=torch.int32), torch.full((2,), NEVER), 0
+    before, after, landed = (np.zeros((len(frames), 2, *more), np.int32) for more in ((9,), (9,), ()))
+    for i, t in enumerate(frames):
+        before[i] = queue
+        queue, since = counted(
+            queue, since + int(t - last - 1), torch.from_numpy(begun[t]), torch.from_numpy(attack[i]),
+            torch.from_numpy(lands[t]), torch.from_numpy(dies[t]),
+        )  # fmt: skip
+        after[i], landed[i], last = queue, t - since.numpy(), t
+    return Struck(frames, attack, before, after, landed)

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from wm_runtime.facts import FAMILIES, physics
 from wm_runtime.replays.dataset import Dataset
-from wm_runtime.schema import FIELD, PLAYERS, VELOCITIES
+from wm_runtime.schema import FIELD, VELOCITIES
 from wm_train.dynamics.geometry import Geometry
 from wm_train.dynamics.launch import Launches, weights
-from wm_train.dynamics.memory import DYING, NEVER
-from wm_train.dynamics.stale import LOSSES, counted, freshness
+from wm_train.dynamics.stale import freshness, struck_in_game
 from wm_train.dynamics.strikes import Strikes, near_of_game
 
 CHARACTERS, ACTIONS = FIELD["character"].classes or 0, FIELD["action"].classes or 0
@@ -544,23 +543,12 @@ def _steps(columns: dict[str, np.ndarray], edge: tuple[float, float]) -> dict[st
 
 
 def _freshness(columns: dict[str, np.ndarray]) -> np.ndarray:
-    """A game's columns → for each frame and player (T, 2), what is left of the other fighter's last attack's damage."""
-    lands = np.zeros(columns["percent"].shape, bool)
-    lands[1:] = np.diff(columns["percent"], axis=0)[:, ::-1] > 0
-    dies = columns["action"] <= DYING
-    anew = np.zeros_like(lands)
-    anew[1:] = np.diff(columns["state_age"], axis=0) < -0.5
-    begun = np.minimum(_run_lengths(columns["action"]), _run_lengths(np.cumsum(anew, axis=0)))
+    """A game's columns → for each frame and player (T, 2), what is left of the other fighter's last attack's damage;
+    known where that hit."""
     out = np.ones(columns["percent"].shape, np.float32)
-    queue, since, last = torch.zeros(PLAYERS, len(LOSSES), dtype=torch.int64), torch.full((PLAYERS,), NEVER), 0
-    for t in np.flatnonzero((lands | dies).any(axis=1)):
-        attack = torch.from_numpy(columns["last_attack"][t].astype(np.int64))
-        out[t] = freshness(queue, attack).flip(0).numpy()
-        queue, since = counted(
-            queue, since + (t - last - 1), torch.from_numpy(begun[t]), attack,
-            torch.from_numpy(lands[t]), torch.from_numpy(dies[t]),
-        )  # fmt: skip
-        last = t
+    struck = struck_in_game(columns)
+    left = freshness(torch.from_numpy(struck.before), torch.from_numpy(struck.attack))
+    out[struck.frames] = left.flip(-1).numpy()
     return out
 
 

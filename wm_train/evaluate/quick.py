@@ -32,18 +32,18 @@ class Matches:
     def __init__(self, model: WorldModel, num_matches: int, device: torch.device | str = "cpu"):
         self.model, self.device = model, torch.device(device)
         self.state = State.zeros(num_matches)
-        self._carry = zero_carry(model, num_matches)
+        self.carry = zero_carry(model, num_matches)
 
     def reset(self, start: Start) -> None:
         """Begins every match at the present frame of its start, with nothing remembered of frames before it."""
         self.state = start.at(-1)
-        self._carry = zero_carry(self.model, len(start), self.device)
+        self.carry = zero_carry(self.model, len(start), self.device)
 
     @torch.no_grad()
     def step(self, controllers: np.ndarray) -> None:
         arrays = [getattr(self.state, name) for name in state_layout(0)]
         inputs = [torch.from_numpy(array).to(self.device) for array in (*arrays, controllers)]
-        after, self._carry, _ = self.model(*inputs, self._carry)
+        after, self.carry, _ = self.model(*inputs, self.carry)
         self.state = State(*(tensor.cpu().numpy() for tensor in after))
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from wm_runtime.artifact import Artifact
 from wm_runtime.errors import UserError
 from wm_runtime.schema import FIELDS, FIRST_FRAME, VELOCITIES, State
 from wm_runtime.simulator import Simulator
 from wm_runtime.starts import Start
+from wm_train.dynamics.memory import NUMBERS
 from wm_train.evaluate.windows import Window
 
 ALL_FIELDS = tuple(f.name for f in FIELDS)
@@ -32,6 +34,9 @@ class Steps(Protocol):
 
     @property
     def state(self) -> State: ...
+
+    @property
+    def carry(self) -> Mapping[str, Any]: ...
 
     def reset(self, start: Start) -> object: ...
 
@@ -90,12 +95,26 @@ def run_model(
             for name in substitute:
                 simulator.state[name] = window.field(name)[:, row]
         simulator.step(np.ascontiguousarray(window.controllers[:, row + 1]))
+        if row == 0:
+            _tell(simulator, window)
         kept = {name: simulator.state[name].copy() for name in fields}
         if window.history - scored < row <= window.history:
             one_step.append(kept)
         if row >= window.history:
             free.append(kept)
     return Prediction(_stacked(free, fields), _stacked(one_step, fields))
+
+
+def _tell(simulator: Steps, window: Window) -> None:
+    """Puts into a memory of stale moves what the whole game before the window left there: after the first step, when
+    the memory is that of the first frame. Models without one are left alone."""
+    numbers = simulator.carry.get("numbers")
+    if window.struck is not None and numbers is not None and numbers.shape[-1] == len(NUMBERS):
+        columns = window.struck.shape[-1]
+        if isinstance(numbers, torch.Tensor):
+            numbers[..., -columns:] = torch.from_numpy(window.struck).to(numbers)
+        else:
+            numbers[..., -columns:] = window.struck
 
 
 def hold(window: Window, scored: int, fields: tuple[str, ...] = ALL_FIELDS) -> Prediction:

@@ -10,6 +10,7 @@ from wm_runtime.errors import UserError
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import CONTROL_NAMES, FIRST_FRAME, PLAYERS, State
 from wm_runtime.starts import Start
+from wm_train.dynamics.stale import LOSSES, struck_in_game
 
 LAST_DEATH_ACTION = 13
 """Action states 0 to 13 are dying and respawning."""
@@ -20,7 +21,8 @@ class Window:
     """B windows of `history` frames, the start frame and `horizon` frames after it.
 
     game: (B,) number of each window's game · truth: State of B · length matches, window by window ·
-    controllers: (B, length, 2, 13), those that produced each frame.
+    controllers: (B, length, 2, 13), those that produced each frame · struck: (B, 2, 1 + 9) int32, what the whole game
+    before a window's first frame leaves in a memory of stale moves (the last columns of memory.NUMBERS); None where that is not known.
     """
 
     game: np.ndarray
@@ -28,6 +30,7 @@ class Window:
     controllers: np.ndarray
     history: int
     horizon: int
+    struck: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.game)
@@ -56,8 +59,9 @@ class Window:
         """The windows of these numbers, a copy."""
         rows = (np.asarray(chosen)[:, None] * self.length + np.arange(self.length)).reshape(-1)
         return Window(
-            self.game[chosen], self.truth.rows(rows), self.controllers[chosen], self.history, self.horizon
-        )
+            self.game[chosen], self.truth.rows(rows), self.controllers[chosen], self.history, self.horizon,
+            None if self.struck is None else self.struck[chosen],
+        )  # fmt: skip
 
     def no_death(self) -> np.ndarray:
         """(B,) bool: no player is dying or respawning from the start frame to the horizon."""
@@ -84,5 +88,12 @@ def read_windows(dataset: Dataset, game: np.ndarray, frame: np.ndarray, history:
     """The windows that start at `frame` (B,) of `game` (B,). `history` is at most −FIRST_FRAME: no frame of a game
     comes before that."""
     length = history + 1 + horizon
-    truth, controllers = dataset.windows(game, frame - FIRST_FRAME - history, length)
-    return Window(game, truth, controllers.reshape(-1, length, PLAYERS, len(CONTROL_NAMES)), history, horizon)
+    first = frame - FIRST_FRAME - history
+    truth, controllers = dataset.windows(game, first, length)
+    struck = np.zeros((len(game), PLAYERS, 1 + len(LOSSES)), np.int32)
+    for number in np.unique(game):
+        of = game == number
+        since, queue = struck_in_game(dataset.columns(int(number))).at(first[of])
+        struck[of] = np.concatenate([since[..., None], queue], axis=-1)
+    controllers = controllers.reshape(-1, length, PLAYERS, len(CONTROL_NAMES))
+    return Window(game, truth, controllers, history, horizon, struck)
