@@ -59,6 +59,12 @@ HEADS: dict[str, dict[str, int]] = {
 """Stage → head → outputs; a field's `.value` is the value that the network makes itself."""
 RISE, CONTACT = 8, 25
 """Numbers that tell a stage who was struck, and where velocities lead."""
+UNHURT = 1
+"""Candidate of percent: no rise."""
+HIT_ODDS = 0.0
+"""Added to the logit of a rise when it is decided whether there is one."""
+STAY_ODDS = 0.0
+"""Added to the logit of an action that goes on when one is chosen: changes weigh more in training than they happen."""
 LIMIT = 40.0
 """A network's own value goes no further, in units of its scale."""
 FORBIDDEN = 1e8
@@ -190,7 +196,7 @@ class ExactCore(Core):
         entropy = -(chance * chance.clamp(min=1e-12).log()).sum(dim=-1)
         after = dict(before)
         told = truth if truth is not None else after
-        after["action"] = logits["action"].argmax(dim=-1).int()
+        after["action"] = _chosen(logits["action"], before["action"], STAY_ODDS)
 
         chosen = torch.cat([self.network.chosen(before["character"], told["action"]), strikes], dim=-1)
         h, heads = self.network.stage("acted", h, chosen)
@@ -198,7 +204,7 @@ class ExactCore(Core):
         attack = (before["character"] * ACTIONS + told["action"]).flip(1).long()
         fresh = self._fresh(past, attack)
         options = self.candidates.percent(before, attack, fresh, _value(heads, "percent"))
-        after["percent"] = torch.maximum(_pick(options, heads["percent"]), before["percent"])
+        after["percent"] = torch.maximum(_struck(options, heads["percent"]), before["percent"])
         rise = told["percent"] - before["percent"]
 
         h, heads = self.network.stage("struck", h, _rises(before, rise))
@@ -256,10 +262,10 @@ class ExactCore(Core):
                 options = torch.cat([options, torch.stack(more, dim=-1)], dim=-1)
             sign = before["facing"].float() if name in MIRRORED else 1.0
             after[name] = _pick(options, heads[name]) * sign
-        after["hitlag"] = _pick(self.candidates.hitlag(before, after, rise), heads["hitlag"]).round().clamp(min=0.0)
-        after["misc_as"] = _pick(
-            self.candidates.misc_as(before, after, row, _value(heads, "misc_as")), heads["misc_as"]
-        )
+        lags = self.candidates.hitlag(before, after, rise)
+        after["hitlag"] = _pick(lags, heads["hitlag"]).round().clamp(min=0.0)
+        misc = self.candidates.misc_as(before, after, row, _value(heads, "misc_as"))
+        after["misc_as"] = _pick(misc, heads["misc_as"])
 
     def _strikes(self, before: Named, past: Past, action: Tensor) -> Tensor:
         """If these are the next actions (N, 2): numbers about the other fighter striking this one, and the reverse,
@@ -481,6 +487,12 @@ def _allowed(logits: Tensor, before: Tensor) -> Tensor:
     return logits.masked_fill(ruled, -10 * FORBIDDEN)
 
 
+def _chosen(logits: Tensor, before: Tensor, stay: float) -> Tensor:
+    """Logits of actions (N, 2, actions) → the likeliest, (N, 2) int32, once `stay` is added to that of going on."""
+    goes_on = torch.arange(logits.shape[-1], device=logits.device) == before[..., None]
+    return (logits + goes_on * stay).argmax(dim=-1).int()
+
+
 def _value(heads: dict[str, Tensor], name: str) -> Tensor:
     """What the network itself says of a field, in its unit, (N, 2)."""
     return heads[f"{name}.value"][..., 0].clamp(-LIMIT, LIMIT) * SCALE[name]
@@ -489,6 +501,14 @@ def _value(heads: dict[str, Tensor], name: str) -> Tensor:
 def _pick(options: Tensor, logits: Tensor) -> Tensor:
     """Candidates (N, 2, C) → the likeliest, (N, 2), without gradient."""
     return options.detach().gather(-1, logits.argmax(dim=-1, keepdim=True))[..., 0]
+
+
+def _struck(options: Tensor, logits: Tensor) -> Tensor:
+    """Candidates of percent, of which UNHURT is that it stays → first whether it rises at all, then by how much."""
+    unhurt = torch.arange(logits.shape[-1], device=logits.device) == UNHURT
+    hurt = logits.masked_fill(unhurt, -FORBIDDEN)
+    rises = hurt.logsumexp(dim=-1, keepdim=True) + HIT_ODDS > logits[..., UNHURT, None]
+    return _pick(options, torch.where(rises, hurt, logits.masked_fill(~unhurt, -FORBIDDEN)))
 
 
 def _rises(before: Named, rise: Tensor) -> Tensor:

@@ -70,8 +70,9 @@ def struck_in_game(columns: dict[str, np.ndarray]) -> Struck:
     shape = columns["percent"].shape
     lands = np.zeros(shape, bool)
     lands[1:] = np.diff(columns["percent"], axis=0)[:, ::-1] > 0
-    dies = columns["action"] <= DYING
-    dies[1:] &= ~dies[:-1].copy()
+    dying = columns["action"] <= DYING
+    dies = dying.copy()
+    dies[1:] &= ~dying[:-1]
     begins = np.ones(shape, bool)
     begins[1:] = (np.diff(columns["action"], axis=0) != 0) | (np.diff(columns["state_age"], axis=0) < -0.5)
     time = np.arange(shape[0])[:, None]
@@ -84,7 +85,7 @@ def struck_in_game(columns: dict[str, np.ndarray]) -> Struck:
         before[i] = queue
         queue, since = counted(
             queue, since + int(t - last - 1), torch.from_numpy(begun[t]), torch.from_numpy(attack[i]),
-            torch.from_numpy(lands[t]), torch.from_numpy(dies[t]),
+            torch.from_numpy(lands[t]), torch.from_numpy(dying[t]),
         )  # fmt: skip
         after[i], landed[i], last = queue, t - since.numpy(), t
     return Struck(frames, attack, before, after, landed)

@@ -1,0 +1,162 @@
+"""Stale moves and whom a move would strike: both forms of one rule agree, and estimates find what made the data."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from wm_runtime.facts import character
+from wm_runtime.replays.dataset import Dataset
+from wm_runtime.schema import FIELD
+from wm_train.dynamics.memory import NUMBERS, STRUCK_WITH
+from wm_train.dynamics.stale import LOSSES, NEVER, counted, freshness, struck_in_game
+from wm_train.dynamics.strikes import GRABS, Strikes, near_of_game
+from wm_train.training.whole_games import WholeGames
+
+ACTIONS = FIELD["action"].classes or 0
+NAIR, STANDS = 65, 14
+
+
+def one(value: int) -> torch.Tensor:
+    return torch.tensor([value])
+
+
+def flags(value: bool) -> torch.Tensor:
+    return torch.tensor([value])
+
+
+def test_a_move_is_the_staler_the_oftener_and_the_later_it_hit() -> None:
+    queue = torch.zeros(1, 9, dtype=torch.int32)
+    assert freshness(queue, one(13)).item() == 1
+    queue[0, 0] = 13
+    assert freshness(queue, one(13)).item() == pytest.approx(0.91)
+    assert freshness(queue, one(14)).item() == 1
+    queue[0, 8] = 13
+    assert freshness(queue, one(13)).item() == pytest.approx(0.90)
+    assert freshness(torch.full((1, 9), 13), one(13)).item() == pytest.approx(1 - sum(LOSSES))
+
+
+def test_a_use_of_a_move_counts_once_and_dying_forgets() -> None:
+    queue, since = torch.zeros(1, 9, dtype=torch.int32), one(NEVER)
+    lands, misses = flags(True), flags(False)
+    queue, since = counted(queue, since, one(5), one(17), lands, misses)
+    queue, since = counted(queue, since, one(6), one(17), misses, misses)
+    queue, since = counted(queue, since, one(7), one(17), lands, misses)  # the same use hits again
+    assert queue[0, :2].tolist() == [17, 0]
+    queue, since = counted(queue, since, one(0), one(17), lands, misses)  # another use of it
+    assert queue[0, :3].tolist() == [17, 17, 0]
+    queue, since = counted(queue, since, one(1), one(9), lands, misses)  # within its action, but another move
+    assert queue[0, :3].tolist() == [9, 17, 17]
+    assert since.item() == 0
+    queue, since = counted(queue, since, one(1), one(9), misses, lands)
+    assert not queue.any()
+
+
+def test_a_whole_game_leaves_what_its_frames_leave_one_after_the_other(true_games: Dataset) -> None:
+    games = list(range(min(6, len(true_games))))
+    corpus = WholeGames(true_games, games)
+    tail = len(NUMBERS) - 1 - len(STRUCK_WITH)
+    found = 0
+    for game in games:
+        rows = slice(int(corpus.first[game]), int(corpus.first[game] + corpus.frames[game]))
+        numbers = corpus.numbers[rows].numpy()
+        since, queue = struck_in_game(true_games.columns(game)).at(np.arange(len(numbers)))
+        assert np.array_equal(queue, numbers[..., tail + 1 :])
+        assert np.array_equal(since, np.minimum(numbers[..., tail], NEVER))
+        found += int((queue > 0).any(axis=(1, 2)).sum())
+    assert found > 0
+
+
+def test_damage_divided_by_its_freshness_is_a_moves_own(real_dataset: Dataset) -> None:
+    raw, fresh, moves = [], [], []
+    for game in range(len(real_dataset)):
+        columns = real_dataset.columns(game)
+        struck = struck_in_game(columns)
+        rise = np.zeros(columns["percent"].shape)
+        rise[1:] = np.diff(columns["percent"], axis=0)
+        left = freshness(torch.from_numpy(struck.before), torch.from_numpy(struck.attack)).numpy()
+        for player in (0, 1):
+            hit = rise[struck.frames, 1 - player]
+            lands = hit > 0.5
+            raw += hit[lands].tolist()
+            fresh += (hit[lands] / left[lands, player]).tolist()
+            move = columns["character"][struck.frames, player] * 1000 + columns["action"][struck.frames, player]
+            moves += move[lands].tolist()
+
+    def commonest_share(values: list[float]) -> float:
+        code, of = np.rint(np.array(values) * 100), np.array(moves)
+        return sum(np.unique(code[of == m], return_counts=True)[1].max() for m in np.unique(of)) / len(of)
+
+    assert len(raw) > 1000
+    assert commonest_share(fresh) > 0.7
+    assert commonest_share(raw) < 0.6
+
+
+def near(strikes: Strikes, ahead: np.ndarray, hit: np.ndarray, victim: int) -> dict[str, np.ndarray]:
+    """Frames on which Fox's neutral air is active beside a standing fighter so far ahead."""
+    count, move = len(ahead), character("FOX").internal_id * ACTIONS + NAIR
+    zero = np.zeros(count, np.float32)
+    return {
+        "move": np.full(count, move), "age": zero + 6, "ahead": ahead.astype(np.float32), "up": zero, "turned": zero + 1,
+        "victim": np.full(count, victim), "row": np.zeros(count, np.int64), "hit": hit,
+    }  # fmt: skip
+
+
+def odds(strikes: Strikes, frames: dict[str, np.ndarray]) -> torch.Tensor:
+    of = {name: torch.from_numpy(values) for name, values in frames.items()}
+    now, before = strikes._boxes(of["move"], of["age"])
+    body = strikes.body[of["victim"]] + strikes.body_row[of["row"]]
+    return strikes._logit(
+        now, before, of["move"], of["ahead"], of["up"], of["turned"], body, strikes.bias, *strikes.shape.unbind()
+    )
+
+
+def test_bodies_are_found_from_who_was_struck() -> None:
+    strikes, rng = Strikes(), np.random.default_rng(0)
+    wide, narrow = (character(name).internal_id * ACTIONS + STANDS for name in ("BOWSER", "MARTH"))
+    parts = []
+    for victim, reach in ((wide, 16.0), (narrow, 8.0)):
+        ahead = rng.uniform(0, 30, 20_000)
+        parts.append(near(strikes, ahead, ahead < reach, victim))
+    strikes.measure({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, rows=1)
+    for victim, reach in ((wide, 16.0), (narrow, 8.0)):
+        ahead = np.array([reach - 2, reach + 2])
+        inside, outside = odds(strikes, near(strikes, ahead, ahead < reach, victim)).tolist()
+        assert inside > 0 > outside, reach
+
+
+def test_who_is_near_an_active_hitbox_is_looked_at_and_nobody_else(true_games: Dataset) -> None:
+    strikes = Strikes()
+    frames = hits = grabs = 0
+    for game in range(min(12, len(true_games))):
+        found = near_of_game(true_games.columns(game), strikes)
+        assert len({len(values) for values in found.values()}) == 1
+        of = {name: torch.from_numpy(values) for name, values in found.items()}
+        assert (strikes._boxes(of["move"], of["age"])[0][..., 2] > 0).any(dim=-1).all()
+        assert (of["ahead"].abs() < 45).all()
+        frames, hits = frames + len(found["hit"]), hits + int(found["hit"].sum())
+        grabs += int((found["hit"] & np.isin(found["move"] % ACTIONS, GRABS)).sum())
+    if len(true_games) > 8:  # real ones
+        assert 0.05 < hits / frames < 0.3
+        assert grabs > 10
+
+
+def test_a_strike_is_likelier_where_a_hitbox_meets_a_body() -> None:
+    strikes = Strikes()
+    fields = {name: torch.zeros(1, 2) for name in ("x", "y", "self_x_air", "self_x_ground", "self_y", "hitlag",
+                                                   "knockback_x", "knockback_y")}  # fmt: skip
+    fox = character("FOX").internal_id
+    state = {**fields, "character": torch.full((1, 2), fox), "facing": torch.tensor([[1, -1]]),
+             "airborne": torch.ones(1, 2), "action": torch.tensor([[NAIR, STANDS]])}  # fmt: skip
+    row, action, age = torch.zeros(1, 2, dtype=torch.int64), state["action"], torch.tensor([[6.0, 1.0]])
+    spent = torch.zeros(1, 2, dtype=torch.bool)
+    says = {}
+    for distance in (4.0, 20.0, 60.0):
+        state["x"] = torch.tensor([[0.0, distance]])
+        says[distance] = strikes(state, row, action, age, spent)[0]
+    assert says[4.0][0, 0] > says[20.0][0, 0] > says[60.0][0, 0]
+    assert says[4.0][0, 2] == 1
+    assert says[60.0][0, 2] == 0
+    assert (says[4.0][1] == says[60.0][1]).all()  # who stands strikes nobody
+    assert strikes(state, row, action, age, ~spent)[0, 0, 4] == 0
