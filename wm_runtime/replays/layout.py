@@ -90,20 +90,22 @@ class StoredGame:
 def pack(columns: Mapping[str, np.ndarray]) -> np.ndarray:
     """Columns (T, 2) → records (T, 2) of RECORD. Raises ValueError naming the field if a value would not come back."""
     out = np.zeros((len(columns["x"]), PLAYERS), RECORD)
-    for name in COLUMNS:
-        put(out, name, columns[name])
+    put(out, {name: columns[name] for name in COLUMNS})
     return out
 
 
-def put(records: np.ndarray, name: str, values: np.ndarray) -> None:
-    """Writes a column's values (T, …) into records (T, …) that hold 0 there so far. Raises ValueError naming the field
-    if a value would not come back."""
-    group, i = _PLACE[name]
-    codes = _encode(GROUPS[group][i], group, values)
-    if group == "bits":
-        records[group][..., 0] |= codes.astype(np.uint16) << BITS[name][0]
-    else:
-        records[group][..., i] = codes
+def put(records: np.ndarray, columns: Mapping[str, np.ndarray]) -> None:
+    """Writes columns (T, 2) into records (T, 2) that hold 0 there so far. Raises ValueError naming the field if a value
+    would not come back."""
+    bits = np.zeros(records.shape, np.uint16)
+    for name, values in columns.items():
+        group, i = _PLACE[name]
+        codes = _encode(GROUPS[group][i], group, values)
+        if group == "bits":
+            bits |= codes.astype(np.uint16) << np.uint16(BITS[name][0])
+        else:
+            records[group][..., i] = codes
+    records["bits"][..., 0] |= bits
 
 
 def unpack(records: np.ndarray, names: Iterable[str] = tuple(COLUMNS)) -> dict[str, np.ndarray]:
@@ -142,22 +144,31 @@ def _encode(row: Field | Control, group: str, column: np.ndarray) -> np.ndarray:
     if group == "f4":
         return column
     if isinstance(row, Field) and row.values:
-        codes = np.zeros(column.shape, np.uint8)
+        codes, known = np.zeros(column.shape, np.uint8), np.zeros(column.shape, bool)
         for code, value in enumerate(row.values):
-            codes |= np.where(column == value, np.uint8(code), np.uint8(0))
-        if not np.array_equal(np.asarray(row.values)[codes], column):
+            alike = column == value
+            codes += np.uint8(code) * alike
+            known |= alike
+        if not known.all():
             raise ValueError(f"{row.name} has values other than {row.values}")
-        column = codes
-    elif column.dtype.kind == "f":
-        grid = np.float32(row.grid if isinstance(row, Control) else 1)
-        codes = np.rint(column * grid) + np.float32(0)  # −0 becomes 0: it would not come back
-        if not np.array_equal((codes / grid).view(np.uint32), column.view(np.uint32)):
-            raise ValueError(f"{row.name} has values off the grid of 1/{grid:g}")
-        column = codes
+        return codes
+    if column.dtype.kind == "f":
+        column = _on_grid(row, np.float32(row.grid if isinstance(row, Control) else 1), GROUP_DTYPES[group], column)
     low, high = (0, (1 << BITS[row.name][1]) - 1) if group == "bits" else _limits(GROUP_DTYPES[group])
     if not all_within(column, low, high):
         raise ValueError(f"{row.name} from {column.min()} to {column.max()}, stored in {low} to {high}")
     return column
+
+
+def _on_grid(row: Field | Control, grid: np.float32, dtype: np.dtype, column: np.ndarray) -> np.ndarray:
+    """How many `grid`-ths each value is, as `dtype`. Whatever does not come back bit for bit, −0 and NaN included, is
+    refused: that also tells what is out of range."""
+    with np.errstate(invalid="ignore"):
+        codes = np.rint(column * grid).astype(dtype)
+    if ((codes / grid).view(np.uint32) != np.ascontiguousarray(column).view(np.uint32)).any():
+        low, high = _limits(dtype)
+        raise ValueError(f"{row.name} has values that are no whole number of 1/{grid:g}, or none from {low} to {high}")
+    return codes
 
 
 @cache
