@@ -15,7 +15,7 @@ from wm_runtime.replays.layout import StoredGame, all_within, put, unpack
 from wm_runtime.replays.located import locate_frames
 from wm_runtime.replays.parsed import Replay, parse
 from wm_runtime.replays.reasons import LeftOut
-from wm_runtime.replays.repair import NotRepairable, is_cut, is_short, lengthen_bookends, salvage, version_of
+from wm_runtime.replays.repair import RAW_HEAD, NotRepairable, is_cut, is_short, lengthen_bookends, salvage, version_of
 from wm_runtime.schema import FIELD, FIRST_FRAME, INT_FIELDS, ITEM_FIELDS, NO_PLAYER, PLAYERS
 
 MIN_VERSION = (3, 8, 0)
@@ -53,6 +53,8 @@ def read_bytes(data: bytes, source: str, options: ReadOptions | None = None, pat
     options = options or ReadOptions()
     md5, cut = hashlib.md5(data).hexdigest(), False
     try:
+        if not data.startswith(RAW_HEAD):
+            raise LeftOut("unreadable", "does not begin like a replay")
         if is_short(data):
             raise LeftOut("unreadable", "events are missing")
         replay = ordinary(data, path) or parse(data, path)
