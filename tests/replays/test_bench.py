@@ -25,8 +25,9 @@ def test_batches_are_measured_cold_and_warm_stored_and_decoded(tmp_path: Path) -
         for seed in range(3):
             writer.add(synthetic_game(seed, 300))
     found = bench_windows(tmp_path / "data", seconds=0.01)
-    kinds = {f"{cache}_{form}_batches_per_second" for cache in ("cold", "warm") for form in ("stored", "decoded")}
-    assert found.keys() == kinds | {"open_us", "window_us"}
+    kinds = [f"{cache}_{form}" for cache in ("cold", "warm") for form in ("stored", "decoded")]
+    measured = {f"{kind}_{of}" for kind in kinds for of in ("batches_per_second", "cpu_ms")}
+    assert found.keys() == measured | {"open_us", "window_us"}
     assert min(found.values()) > 0
 
 

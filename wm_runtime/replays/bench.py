@@ -69,12 +69,13 @@ def bench_build(replays: Path, workers: int, rounds: int = 3) -> dict[str, float
 def bench_windows(dataset: Path, seconds: float = 5.0) -> dict[str, float]:
     """Batches of random windows a second: `cold` with the dataset's files dropped from the page cache before every
     eight batches (where the system can), `warm` without; as they are `stored`, and `decoded` into states and
-    controllers; microseconds to open the dataset and to read one window."""
-    speeds = {
-        f"{cache}_{form}_batches_per_second": _batches_per_second(dataset, seconds, cache == "cold", form == "decoded")
-        for cache in ("cold", "warm")
-        for form in ("stored", "decoded")
-    }
+    controllers; milliseconds of processor time that each takes; microseconds to open the dataset and to read one
+    window."""
+    speeds: dict[str, float] = {}
+    for cache in ("cold", "warm"):
+        for form in ("stored", "decoded"):
+            speed, cpu = _speed_of_batches(dataset, seconds, cache == "cold", form == "decoded")
+            speeds |= {f"{cache}_{form}_batches_per_second": speed, f"{cache}_{form}_cpu_ms": cpu * 1e3}
     started = time.perf_counter()
     data = Dataset(dataset)
     opening = time.perf_counter() - started
@@ -108,10 +109,11 @@ def _peak_memory(replays: Path, workers: int) -> int:
     return peak
 
 
-def _batches_per_second(path: Path, seconds: float, drop: bool, decode: bool) -> float:
-    """Each batch is announced while the one before it is decoded, as a loader does."""
+def _speed_of_batches(path: Path, seconds: float, drop: bool, decode: bool) -> tuple[float, float]:
+    """(Batches a second, seconds of processor time a batch). Each is announced while the one before it is decoded, as a
+    loader does."""
     rng = np.random.default_rng(0)
-    spent, batches, rounds = 0.0, 0, 8
+    spent, cpu, batches, rounds = 0.0, 0.0, 0, 8
     while spent < seconds:
         data = Dataset(path)
         for number in np.unique(data.shard_numbers):
@@ -122,15 +124,16 @@ def _batches_per_second(path: Path, seconds: float, drop: bool, decode: bool) ->
         for _ in range(rounds):
             games = rng.choice(len(data), WINDOWS, p=data.frames / data.frames.sum())
             drawn.append((games, (rng.random(WINDOWS) * np.maximum(data.frames[games] - LENGTH, 1)).astype(int)))
-        started = time.perf_counter()
+        started, started_cpu = time.perf_counter(), time.process_time()
         data.announce(*drawn[0], LENGTH)
         for current, following in zip(drawn, [*drawn[1:], None], strict=True):
             if following:
                 data.announce(*following, LENGTH)
             (data.windows if decode else data.stored_windows)(*current, LENGTH)
         spent += time.perf_counter() - started
+        cpu += time.process_time() - started_cpu
         batches += rounds
-    return batches / spent
+    return batches / spent, cpu / batches
 
 
 def _drop_from_cache(path: Path) -> None:
