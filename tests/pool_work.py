@@ -24,12 +24,6 @@ def do(deed: str) -> object:
     return DEEDS[deed]()
 
 
-def sleep(seconds: float) -> float:
-    """The time at which it woke up."""
-    time.sleep(seconds)
-    return time.monotonic()
-
-
 def process(item: object) -> int:
     """Number of the process that works."""
     return os.getpid()

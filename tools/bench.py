@@ -21,7 +21,9 @@ def replays(
 ) -> None:
     """Building a dataset against parsing alone, and random windows of one."""
     from wm_runtime.replays.bench import LENGTH, WINDOWS, bench_build, bench_windows
+    from wm_runtime.replays.dataset import Dataset
 
+    Dataset(dataset)  # raises, if it is none, before a minute of building
     found = {**bench_build(source, workers), **bench_windows(dataset)}
     if json:
         print(json_.dumps(found, indent=1))
@@ -34,8 +36,12 @@ def replays(
     print(f"peak memory of the build    {found['peak_memory_bytes'] / 2**20:8.0f} MiB")
     print(f"batches of {WINDOWS} random windows of {LENGTH} frames a second:")
     for cache in ("cold", "warm"):
-        stored, decoded = (found[f"{cache}_{form}_batches_per_second"] for form in ("stored", "decoded"))
-        print(f"  {cache} cache  {stored:8.0f} as stored, {decoded:.0f} decoded into states and controllers")
+        stored, decoded = (
+            f"{found[f'{cache}_{form}_batches_per_second']:.0f} {form}, {found[f'{cache}_{form}_cpu_ms']:.1f} ms of "
+            "processor time each"
+            for form in ("stored", "decoded")
+        )
+        print(f"  {cache} cache  {stored}; {decoded}")
     print(f"open a dataset {found['open_us']:.0f} µs, one window {found['window_us']:.1f} µs")
 
 

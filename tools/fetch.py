@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from wm_tools.progress import progress_bar
+from wm_tools.progress import progress_bar, resumable
 
 
 def fetch(
     name: Annotated[str, typer.Argument(help="Name of the dump; --list shows them.")] = "",
     out: Annotated[Path, typer.Option(help="Folder for the archive.")] = Path("data/dumps"),
+    server: Annotated[str | None, typer.Option(help="Address of another server that has them, a mirror.")] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the dumps that can be fetched.")] = False,
 ) -> None:
     """Download a public dump of tournament replays, or go on with a download that broke off."""
@@ -29,7 +30,10 @@ def fetch(
     if not name:
         raise UserError(f"no dump named; there are {', '.join(DUMPS)}")
     columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with progress_bar(*columns) as progress:
+    with resumable(), progress_bar(*columns) as progress:
         task = progress.add_task(name, total=None)
-        path = run(name, out, on_progress=lambda done, total: progress.update(task, completed=done, total=total))
+        path = run(
+            name, out, (server or BASE_URL).rstrip("/"),
+            on_progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )  # fmt: skip
     print(f"{path} is whole; make a dataset of it with: mwm replays build {path} --out data/train")

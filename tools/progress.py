@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import typer
+
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
 
@@ -28,3 +30,13 @@ def counted(what: str) -> Iterator[Callable[[int, int], None]]:
     with progress_bar() as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Ctrl-C ends the command with one line: what is done so far is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("mwm: interrupted; the same command goes on from here", file=sys.stderr)
+        raise typer.Exit(130) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,12 +13,15 @@ import typer
 from wm_runtime.errors import UserError
 from wm_tools.archive import archive, restore
 from wm_tools.fetch import fetch
-from wm_tools.progress import progress_bar
+from wm_tools.progress import progress_bar, resumable
 from wm_tools.replays_look import audit, import_legacy, info, show
 from wm_tools.replays_split import split
 
 if TYPE_CHECKING:
     from wm_runtime.replays.build import BuildReport
+
+SOURCES = 20
+"""Sources that are listed one by one; build_report.json has them all."""
 
 app = typer.Typer(help="Replays into datasets, and what is in them.", no_args_is_help=True)
 
@@ -47,7 +51,7 @@ def build(
         min_version=_version(min_version) if min_version else MIN_VERSION,
         read=ReadOptions(salvage, derive),
     )
-    with progress_bar() as progress:
+    with resumable(), progress_bar() as progress:
         task = progress.add_task("replays", total=count_inputs(sources))
         counts: Counter[str] = Counter()
 
@@ -66,8 +70,10 @@ def build(
         print(f"left out  {files:6d} {reason}: {meaning}")
     by_source = report.by_source()
     if len(by_source) > 1:
-        for source, found in by_source.items():
+        for source, found in islice(by_source.items(), SOURCES):
             print(f"{source}: " + ", ".join(f"{n} {what}" for what, n in found.items()))
+        if len(by_source) > SOURCES:
+            print(f"and {len(by_source) - SOURCES} sources more")
     print(f"wrote {out}; what became of each file is in {out}/build_report.json")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -175,6 +176,18 @@ def test_a_source_without_replays_is_a_user_error_even_beside_good_ones(case: st
     with pytest.raises(UserError, match=message):
         build([built[0] / "inputs", bad], tmp_path / "data")
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a folder that refuses even the administrator")
+def test_where_nothing_can_be_written_that_is_said(built) -> None:
+    with pytest.raises(UserError, match="/proc/data: cannot be written"):
+        build([built[0] / "inputs"], "/proc/data")
+
+
+def test_a_file_that_is_no_replay_is_called_so(tmp_path) -> None:
+    (tmp_path / "note.slp").write_text("not a replay")
+    with pytest.raises(UserError, match=r"note\.slp: not a replay, or damaged \(does not begin like a replay\)"):
+        build([tmp_path / "note.slp"], tmp_path / "data")
 
 
 def test_a_second_build_into_a_dataset_is_refused_while_the_first_goes_on(built, tmp_path) -> None:

@@ -282,14 +282,13 @@ def test_an_unknown_name_is_the_users_error(tmp_path):
         fetch("genesis", tmp_path)
 
 
-def test_the_command_lists_and_fetches(server, tmp_path, monkeypatch):
+def test_the_command_lists_and_fetches(server, tmp_path):
     app = typer.Typer()
     app.command()(command)
     listed = CliRunner().invoke(app, ["--list"])
     assert "https://storage.googleapis.com/slippi.appspot.com/dump/national-melee-arcadian-2.7z" in listed.output
     assert all(name in listed.output for name in DUMPS)
     assert isinstance(CliRunner().invoke(app, []).exception, UserError)
-    monkeypatch.setattr(fetch, "__defaults__", (server.url, None))
-    fetched = CliRunner().invoke(app, ["gang", "--out", str(tmp_path)])
+    fetched = CliRunner().invoke(app, ["gang", "--out", str(tmp_path), "--server", f"{server.url}/"])
     assert fetched.exit_code == 0, fetched.output
     assert (tmp_path / FILE).read_bytes() == BODY

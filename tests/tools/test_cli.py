@@ -107,6 +107,14 @@ def test_replays_are_built_into_a_dataset_that_info_describes(place, tmp_path) -
     assert "2: 300 frames" in in_words.out
 
 
+def test_of_many_sources_the_first_twenty_are_listed(tmp_path) -> None:
+    files = write_corpus(tmp_path / "corpus", 23, frames=130)
+    built = mwm(tmp_path, "replays", "build", *map(str, files), "--out", "data", "--workers", "1")
+    listed = [line.removesuffix(": 1 taken") for line in built.out.splitlines() if line.endswith(": 1 taken")]
+    assert listed == [str(file) for file in files[:20]]
+    assert "and 3 sources more" in built.out
+
+
 def test_models_info_prints_all_that_an_artifact_says_but_its_list_of_games(place) -> None:
     told = mwm(place, "models", "info", "tiny.onnx")
     assert (told.code, told.err) == (0, "")

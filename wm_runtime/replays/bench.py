@@ -25,15 +25,15 @@ WINDOWS, LENGTH = 512, 64
 
 def bench_build(replays: Path, workers: int, rounds: int = 3) -> dict[str, float]:
     """Files a second of parsing alone and of building, both over `workers` processes and the same files, taken in turn
-    `rounds` times: the best of each, their ratio, and the build's peak memory in bytes (parent and workers). The same
-    as milliseconds of processor time a file, which other work on the machine disturbs less (0 where it is not told)."""
+    `rounds` times: the best of each and their ratio. The same as milliseconds of processor time a file, which other
+    work on the machine disturbs less (0 where it is not told). And a build's peak memory in bytes, parent and workers:
+    of one more build before these, since to look at it holds up the processes."""
     files = sorted(replays.rglob("*.slp"))
     if not files:
         raise UserError(f"{replays}: no .slp files in this folder; name a folder that holds replays")
-    for file in files:
-        file.read_bytes()
     up = min(workers, len(files))
-    parsing, building, peak = 0.0, 0.0, 0
+    peak = _peak_memory(replays, workers)  # all files are in the page cache from here on
+    parsing, building = 0.0, 0.0
     parsing_cpu, building_cpu = math.inf, math.inf
     for _ in range(rounds):
         with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
@@ -42,23 +42,19 @@ def bench_build(replays: Path, workers: int, rounds: int = 3) -> dict[str, float
             list(pool.map(_parse, files, chunksize=4))
             parsing = max(parsing, len(files) / (time.perf_counter() - started))
             parsing_cpu = min(parsing_cpu, (_processor_time() - spent) / len(files))
+        times: list[float] = []
+        cpu: list[float] = []
+
+        def on_file(report, times=times, cpu=cpu) -> None:
+            if len(report.rows) in (up, len(files)):  # once each process has done a file, and at the end
+                times.append(time.perf_counter())
+                cpu.append(_processor_time())
+
         with tempfile.TemporaryDirectory() as folder:
-            memory: list[int] = []
-            times: list[float] = []
-            cpu: list[float] = []
-
-            def on_file(report, memory=memory, times=times, cpu=cpu) -> None:
-                if len(report.rows) in (up, len(files)):  # once each process has done a file, and at the end
-                    times.append(time.perf_counter())
-                    cpu.append(_processor_time())
-                if len(report.rows) % 16 == 0:
-                    memory.append(_memory())
-
             build([replays], Path(folder) / "dataset", workers=workers, on_file=on_file)
-            timed = len(files) - up
-            building = max(building, timed / (times[-1] - times[0]) if timed else 0.0)
-            building_cpu = min(building_cpu, (cpu[-1] - cpu[0]) / max(timed, 1))
-            peak = max(peak, *memory, 0)
+        timed = len(files) - up
+        building = max(building, timed / (times[-1] - times[0]) if timed else 0.0)
+        building_cpu = min(building_cpu, (cpu[-1] - cpu[0]) / max(timed, 1))
     return {
         "parsing_files_per_second": parsing,
         "building_files_per_second": building,
@@ -73,12 +69,13 @@ def bench_build(replays: Path, workers: int, rounds: int = 3) -> dict[str, float
 def bench_windows(dataset: Path, seconds: float = 5.0) -> dict[str, float]:
     """Batches of random windows a second: `cold` with the dataset's files dropped from the page cache before every
     eight batches (where the system can), `warm` without; as they are `stored`, and `decoded` into states and
-    controllers; microseconds to open the dataset and to read one window."""
-    speeds = {
-        f"{cache}_{form}_batches_per_second": _batches_per_second(dataset, seconds, cache == "cold", form == "decoded")
-        for cache in ("cold", "warm")
-        for form in ("stored", "decoded")
-    }
+    controllers; milliseconds of processor time that each takes; microseconds to open the dataset and to read one
+    window."""
+    speeds: dict[str, float] = {}
+    for cache in ("cold", "warm"):
+        for form in ("stored", "decoded"):
+            speed, cpu = _speed_of_batches(dataset, seconds, cache == "cold", form == "decoded")
+            speeds |= {f"{cache}_{form}_batches_per_second": speed, f"{cache}_{form}_cpu_ms": cpu * 1e3}
     started = time.perf_counter()
     data = Dataset(dataset)
     opening = time.perf_counter() - started
@@ -98,10 +95,25 @@ def bench_windows(dataset: Path, seconds: float = 5.0) -> dict[str, float]:
     }
 
 
-def _batches_per_second(path: Path, seconds: float, drop: bool, decode: bool) -> float:
-    """Each batch is announced while the one before it is decoded, as a loader does."""
+def _peak_memory(replays: Path, workers: int) -> int:
+    """Most memory that a build took, looked at after the first file and every eighth from there."""
+    peak = 0
+
+    def on_file(report) -> None:
+        nonlocal peak
+        if len(report.rows) % 8 == 1:
+            peak = max(peak, _memory())
+
+    with tempfile.TemporaryDirectory() as folder:
+        build([replays], Path(folder) / "dataset", workers=workers, on_file=on_file)
+    return peak
+
+
+def _speed_of_batches(path: Path, seconds: float, drop: bool, decode: bool) -> tuple[float, float]:
+    """(Batches a second, seconds of processor time a batch). Each is announced while the one before it is decoded, as a
+    loader does."""
     rng = np.random.default_rng(0)
-    spent, batches, rounds = 0.0, 0, 8
+    spent, cpu, batches, rounds = 0.0, 0.0, 0, 8
     while spent < seconds:
         data = Dataset(path)
         for number in np.unique(data.shard_numbers):
@@ -112,15 +124,16 @@ def _batches_per_second(path: Path, seconds: float, drop: bool, decode: bool) ->
         for _ in range(rounds):
             games = rng.choice(len(data), WINDOWS, p=data.frames / data.frames.sum())
             drawn.append((games, (rng.random(WINDOWS) * np.maximum(data.frames[games] - LENGTH, 1)).astype(int)))
-        started = time.perf_counter()
+        started, started_cpu = time.perf_counter(), time.process_time()
         data.announce(*drawn[0], LENGTH)
         for current, following in zip(drawn, [*drawn[1:], None], strict=True):
             if following:
                 data.announce(*following, LENGTH)
             (data.windows if decode else data.stored_windows)(*current, LENGTH)
         spent += time.perf_counter() - started
+        cpu += time.process_time() - started_cpu
         batches += rounds
-    return batches / spent
+    return batches / spent, cpu / batches
 
 
 def _drop_from_cache(path: Path) -> None:

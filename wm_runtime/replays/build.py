@@ -183,9 +183,11 @@ class _Known:
 @contextmanager
 def _only_one(out: Path) -> Iterator[None]:
     """Holds a lock beside the dataset; a second build is refused. The system releases it if the process dies."""
-    lock = FileLock(out.parent / f".{out.name}.lock")
+    file = out.parent / f".{out.name}.lock"
+    lock = FileLock(file)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()  # where no file can be made, FileLock would take it to be held
         lock.acquire(timeout=0)
     except Timeout:
         raise UserError(f"{out}: another build is writing to this dataset; wait until it is done") from None

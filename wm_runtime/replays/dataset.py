@@ -35,8 +35,7 @@ from wm_runtime.replays.layout import (
     RECORD,
     StoredGame,
     unpack,
-    unpack_controllers,
-    unpack_state,
+    unpack_batch,
 )
 from wm_runtime.schema import ITEM_FIELDS, PLAYERS, State, field_table_hash
 
@@ -167,7 +166,7 @@ class Dataset:
         """
         flat = self.stored_windows(game, start, length).reshape(-1, PLAYERS)
         frame = ((self._first_frame[game] + start)[:, None] + np.arange(length)).reshape(-1)
-        return unpack_state(flat, frame, np.repeat(self.stage[game], length)), unpack_controllers(flat)
+        return unpack_batch(flat, frame, np.repeat(self.stage[game], length))
 
     def stored_windows(self, game: np.ndarray, start: np.ndarray, length: int) -> np.ndarray:
         """The same windows as they are stored, (B, length, 2) of layout.RECORD."""
@@ -175,7 +174,7 @@ class Dataset:
         records = np.empty((len(game), length, PLAYERS), RECORD)
         for shard, _, rows in parts:
             shard.announce(rows, length)
-        to = records.reshape(len(game), -1).view(np.uint8)  # (B, length · FRAME_BYTES): a window is one run of bytes
+        to = records.reshape(len(game), length * PLAYERS).view(np.uint8)  # a window is one run of bytes
         for shard, chosen, rows in parts:
             stored = shard.records.view(np.uint8).reshape(-1)
             for window, row in zip(chosen.tolist(), rows.tolist(), strict=True):

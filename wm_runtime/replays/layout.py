@@ -6,9 +6,11 @@ file column a field) keep a window of frames on three or four pages in a row, so
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 
 import numpy as np
 
@@ -90,20 +92,22 @@ class StoredGame:
 def pack(columns: Mapping[str, np.ndarray]) -> np.ndarray:
     """Columns (T, 2) → records (T, 2) of RECORD. Raises ValueError naming the field if a value would not come back."""
     out = np.zeros((len(columns["x"]), PLAYERS), RECORD)
-    for name in COLUMNS:
-        put(out, name, columns[name])
+    put(out, {name: columns[name] for name in COLUMNS})
     return out
 
 
-def put(records: np.ndarray, name: str, values: np.ndarray) -> None:
-    """Writes a column's values (T, …) into records (T, …) that hold 0 there so far. Raises ValueError naming the field
-    if a value would not come back."""
-    group, i = _PLACE[name]
-    codes = _encode(GROUPS[group][i], group, values)
-    if group == "bits":
-        records[group][..., 0] |= codes.astype(np.uint16) << BITS[name][0]
-    else:
-        records[group][..., i] = codes
+def put(records: np.ndarray, columns: Mapping[str, np.ndarray]) -> None:
+    """Writes columns (T, 2) into records (T, 2) that hold 0 there so far. Raises ValueError naming the field if a value
+    would not come back."""
+    bits = np.zeros(records.shape, np.uint16)
+    for name, values in columns.items():
+        group, i = _PLACE[name]
+        codes = _encode(GROUPS[group][i], group, values)
+        if group == "bits":
+            bits |= codes.astype(np.uint16) << np.uint16(BITS[name][0])
+        else:
+            records[group][..., i] = codes
+    records["bits"][..., 0] |= bits
 
 
 def unpack(records: np.ndarray, names: Iterable[str] = tuple(COLUMNS)) -> dict[str, np.ndarray]:
@@ -111,27 +115,51 @@ def unpack(records: np.ndarray, names: Iterable[str] = tuple(COLUMNS)) -> dict[s
     return {name: _decode(records, name) for name in names}
 
 
-_WHOLE = tuple(row.name for row in GROUPS["f4"])
-_FIRST_FLOAT = FLOAT_FIELDS.index(_WHOLE[0])
-if FLOAT_FIELDS[_FIRST_FLOAT : _FIRST_FLOAT + len(_WHOLE)] != _WHOLE:
-    raise ValueError("fields stored as floats must stand together in the field table")
+def _runs(names: tuple[str, ...]) -> tuple[tuple[str, slice, slice], ...]:
+    """Columns that stand together, in the same order, in a group too: (group, columns in it, columns of `names`)."""
+    places = [(at, *_PLACE[name]) for at, name in enumerate(names) if _PLACE[name][0] != "bits"]
+    runs = []
+    for _, found in groupby(places, lambda place: (place[1], place[0] - place[2])):
+        run = list(found)
+        (at, group, i), many = run[0], len(run)
+        runs.append((group, slice(i, i + many), slice(at, at + many)))
+    return tuple(runs)
 
 
-def unpack_state(records: np.ndarray, frame: np.ndarray, stage: np.ndarray) -> State:
-    """Records (T, 2), frame numbers and stage ids (T,) → State of T matches."""
-    state = State(*(np.empty(shape, dtype) for shape, dtype in state_layout(len(records)).values()))
-    state.floats[..., _FIRST_FLOAT : _FIRST_FLOAT + len(_WHOLE)] = records["f4"]
-    for name in (*FLOAT_FIELDS, *INT_FIELDS):
-        if name not in _WHOLE:
-            state[name] = _decode(records, name)
+_RUNS_OF_FLOATS, _RUNS_OF_INTS = _runs(FLOAT_FIELDS), _runs(INT_FIELDS)
+
+
+def unpack_batch(records: np.ndarray, frame: np.ndarray, stage: np.ndarray) -> tuple[State, np.ndarray]:
+    """Records (T, 2), frame numbers and stage ids (T,) → State of T matches and their controllers (T, 2, 13).
+
+    All in one piece of memory: of several, as large as a batch's are, the C library would give some back to the system
+    after every batch, and to have them anew takes longer than to fill them.
+    """
+    layout = [*state_layout(len(records)).values(), ((*records.shape, len(CONTROLS)), np.float32)]
+    sizes = [math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in layout]
+    pieces = np.split(np.empty(sum(sizes), np.uint8), np.cumsum(sizes)[:-1])
+    arrays = [piece.view(dtype).reshape(shape) for piece, (shape, dtype) in zip(pieces, layout, strict=True)]
+    state = unpack_state(records, frame, stage, State(*arrays[:-1]))
+    return state, unpack_controllers(records, arrays[-1])
+
+
+def unpack_state(records: np.ndarray, frame: np.ndarray, stage: np.ndarray, out: State | None = None) -> State:
+    """Records (T, 2), frame numbers and stage ids (T,) → State of T matches, written over `out` if that is given."""
+    state = State.zeros(len(records)) if out is None else out
+    for values, runs in ((state.floats, _RUNS_OF_FLOATS), (state.ints, _RUNS_OF_INTS)):
+        for group, of_group, of_values in runs:
+            values[..., of_values] = records[group][..., of_group]
+    bits = np.ascontiguousarray(records["bits"][..., 0])
+    for row in GROUPS["bits"]:
+        state[row.name] = _from_bits(row, bits)
     state["frame"], state["stage"] = frame, stage
     return state
 
 
-def unpack_controllers(records: np.ndarray) -> np.ndarray:
-    """Records (T, 2) → controllers (T, 2, 13) float32."""
-    out = np.empty((*records.shape, len(CONTROLS)), np.float32)
-    buttons = _decode(records, "buttons")
+def unpack_controllers(records: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Records (T, 2) → controllers (T, 2, 13) float32, written over `out` if that is given."""
+    out = np.empty((*records.shape, len(CONTROLS)), np.float32) if out is None else out
+    buttons = np.ascontiguousarray(_decode(records, "buttons"))
     for i, control in enumerate(CONTROLS):
         out[..., i] = (buttons & control.bit) != 0 if control.bit else _decode(records, control.name)
     return out
@@ -142,22 +170,31 @@ def _encode(row: Field | Control, group: str, column: np.ndarray) -> np.ndarray:
     if group == "f4":
         return column
     if isinstance(row, Field) and row.values:
-        codes = np.zeros(column.shape, np.uint8)
+        codes, known = np.zeros(column.shape, np.uint8), np.zeros(column.shape, bool)
         for code, value in enumerate(row.values):
-            codes |= np.where(column == value, np.uint8(code), np.uint8(0))
-        if not np.array_equal(np.asarray(row.values)[codes], column):
+            alike = column == value
+            codes += np.uint8(code) * alike
+            known |= alike
+        if not known.all():
             raise ValueError(f"{row.name} has values other than {row.values}")
-        column = codes
-    elif column.dtype.kind == "f":
-        grid = np.float32(row.grid if isinstance(row, Control) else 1)
-        codes = np.rint(column * grid) + np.float32(0)  # −0 becomes 0: it would not come back
-        if not np.array_equal((codes / grid).view(np.uint32), column.view(np.uint32)):
-            raise ValueError(f"{row.name} has values off the grid of 1/{grid:g}")
-        column = codes
+        return codes
+    if column.dtype.kind == "f":
+        column = _on_grid(row, np.float32(row.grid if isinstance(row, Control) else 1), GROUP_DTYPES[group], column)
     low, high = (0, (1 << BITS[row.name][1]) - 1) if group == "bits" else _limits(GROUP_DTYPES[group])
     if not all_within(column, low, high):
         raise ValueError(f"{row.name} from {column.min()} to {column.max()}, stored in {low} to {high}")
     return column
+
+
+def _on_grid(row: Field | Control, grid: np.float32, dtype: np.dtype, column: np.ndarray) -> np.ndarray:
+    """How many `grid`-ths each value is, as `dtype`. Whatever does not come back bit for bit, −0 and NaN included, is
+    refused: that also tells what is out of range."""
+    with np.errstate(invalid="ignore"):
+        codes = np.rint(column * grid).astype(dtype)
+    if ((codes / grid).view(np.uint32) != np.ascontiguousarray(column).view(np.uint32)).any():
+        low, high = _limits(dtype)
+        raise ValueError(f"{row.name} has values that are no whole number of 1/{grid:g}, or none from {low} to {high}")
+    return codes
 
 
 @cache
@@ -178,11 +215,15 @@ def _decode(records: np.ndarray, name: str) -> np.ndarray:
     group, i = _PLACE[name]
     row = GROUPS[group][i]
     if group == "bits":
-        at, width = BITS[name]
-        codes = (records[group][..., 0] >> at) & ((1 << width) - 1)
-        assert isinstance(row, Field)
-        return np.asarray(row.values, np.int32)[codes] if row.values else codes.astype(COLUMNS[name])
+        return _from_bits(row, records[group][..., 0]).astype(COLUMNS[name], copy=False)
     codes = records[group][..., i]
     if isinstance(row, Control) and row.grid > 1:
-        return (codes.astype(np.float32) / np.float32(row.grid)).astype(np.float32)
+        return codes / np.float32(row.grid)
     return codes.astype(COLUMNS[name], copy=False)
+
+
+def _from_bits(row: Field | Control, bits: np.ndarray) -> np.ndarray:
+    """A packed field's values, from the uint16 that all of them share."""
+    at, width = BITS[row.name]
+    codes = (bits >> at) & ((1 << width) - 1)
+    return np.asarray(row.values, np.int32)[codes] if isinstance(row, Field) and row.values else codes

@@ -11,12 +11,12 @@ import numpy as np
 
 from wm_runtime.facts import STAGES
 from wm_runtime.replays.game import COLUMNS, Game, GameInfo
-from wm_runtime.replays.layout import GROUPS, StoredGame, all_within, put, unpack
+from wm_runtime.replays.layout import StoredGame, all_within, put, unpack
 from wm_runtime.replays.located import locate_frames
 from wm_runtime.replays.parsed import Replay, parse
 from wm_runtime.replays.reasons import LeftOut
-from wm_runtime.replays.repair import NotRepairable, is_cut, is_short, lengthen_bookends, salvage, version_of
-from wm_runtime.schema import FIELD, FIRST_FRAME, ITEM_FIELDS, NO_PLAYER, PLAYERS
+from wm_runtime.replays.repair import RAW_HEAD, NotRepairable, is_cut, is_short, lengthen_bookends, salvage, version_of
+from wm_runtime.schema import FIELD, FIRST_FRAME, INT_FIELDS, ITEM_FIELDS, NO_PLAYER, PLAYERS
 
 MIN_VERSION = (3, 8, 0)
 """First format version that records both velocities and hitlag."""
@@ -53,6 +53,8 @@ def read_bytes(data: bytes, source: str, options: ReadOptions | None = None, pat
     options = options or ReadOptions()
     md5, cut = hashlib.md5(data).hexdigest(), False
     try:
+        if not data.startswith(RAW_HEAD):
+            raise LeftOut("unreadable", "does not begin like a replay")
         if is_short(data):
             raise LeftOut("unreadable", "events are missing")
         replay = ordinary(data, path) or parse(data, path)
@@ -128,17 +130,19 @@ def game_of(replay: Replay, source: str, options: ReadOptions) -> StoredGame:
     ports = replay.ports
     derived = ("hitlag",) if version < MIN_VERSION else ()
     records, columns, stored = frames.read(rows)
-    for name in COLUMNS:
-        if name in columns:
-            values = _checked(name, columns[name], ports)
-            if name not in stored:
-                _put(records, name, values)
-        elif name not in derived and name != _OPTIONAL:
-            raise LeftOut("gaps", f"{name} is not recorded")
-    if not np.isfinite(records["f4"]).all() and (odd := _not_finite(records)):
-        raise LeftOut("non_finite", ", ".join(sorted(odd)))
+    if missing := COLUMNS.keys() - columns.keys() - {*derived, _OPTIONAL}:
+        raise LeftOut("gaps", f"{', '.join(sorted(missing))} not recorded")
+    columns["last_hit_by"] = _player_index(columns["last_hit_by"], ports, NO_PLAYER)
+    try:
+        _check_ranges(columns)
+        put(records, {name: values for name, values in columns.items() if name not in stored})
+    except ValueError as error:
+        odd = _not_finite(columns)
+        raise (LeftOut("non_finite", ", ".join(odd)) if odd else LeftOut("values", str(error))) from None
+    if not np.isfinite(records["f4"]).all() and (odd := _not_finite(columns)):
+        raise LeftOut("non_finite", ", ".join(odd))
     if derived:
-        put(records, "hitlag", hitlag_from_flags(unpack(records, ("flags_2",))["flags_2"]))
+        put(records, {"hitlag": hitlag_from_flags(unpack(records, ("flags_2",))["flags_2"])})
     last = unpack(records[[0, -1]], ("character", "stocks", "percent"))
     info = GameInfo(
         stage=int(start["stage"]),
@@ -176,38 +180,27 @@ def _last_copies(ids: np.ndarray) -> np.ndarray | slice:
     """Rows of the last copy of every frame, in the order of frames. Raises LeftOut where frames are missing."""
     if ids[0] == FIRST_FRAME and (np.diff(ids) == 1).all():
         return slice(None)
-    unique, last = np.unique(ids[::-1], return_index=True)
-    if unique[0] != FIRST_FRAME or unique[-1] - unique[0] + 1 != len(unique):
-        raise LeftOut("gaps", f"{len(unique)} of frames {unique[0]} to {unique[-1]}")
-    return len(ids) - 1 - last
+    first, last = int(ids.min()), int(ids.max())
+    rows = np.full(min(last - first + 1, len(ids)), -1)
+    if first == FIRST_FRAME and len(rows) == last - first + 1:
+        rows[ids - first] = np.arange(len(ids))  # of several copies the last one stays
+        if rows.min() >= 0:
+            return rows
+    raise LeftOut("gaps", f"{len(np.unique(ids))} of frames {first} to {last}")
 
 
-def _checked(name: str, values: np.ndarray, ports: tuple[int, ...]) -> np.ndarray:
-    """A recorded column (T, 2), if the field table allows all of it. Raises LeftOut. What is stored as it is recorded
-    may not be finite yet."""
-    if name == "last_hit_by":
-        values = _player_index(values, ports)
-    if values.dtype.kind == "f" and name not in _FLOATS and not np.isfinite(values).all():
-        raise LeftOut("non_finite", name)
-    field = FIELD.get(name)
-    if field is not None and field.dtype == "int32" and not all_within(values, field.low, field.high):
-        raise LeftOut("values", f"{name} from {values.min()} to {values.max()}")
-    return values
+def _check_ranges(columns: Mapping[str, np.ndarray]) -> None:
+    """Raises ValueError for whole numbers that the field table does not allow."""
+    for name in INT_FIELDS:
+        values, field = columns[name], FIELD[name]
+        if not all_within(values, field.low, field.high):
+            raise ValueError(f"{name} from {values.min()} to {values.max()}")
 
 
-def _put(records: np.ndarray, name: str, values: np.ndarray) -> None:
-    try:
-        put(records, name, values)
-    except ValueError as error:
-        raise LeftOut("values", str(error)) from None
-
-
-_FLOATS = tuple(row.name for row in GROUPS["f4"])
-
-
-def _not_finite(records: np.ndarray) -> list[str]:
+def _not_finite(columns: Mapping[str, np.ndarray]) -> list[str]:
     """The floats that are not; `misc_as` may be anything."""
-    return [n for i, n in enumerate(_FLOATS) if n != "misc_as" and not np.isfinite(records["f4"][..., i]).all()]
+    floats = (name for name, values in columns.items() if values.dtype.kind == "f" and name != "misc_as")
+    return sorted(name for name in floats if not np.isfinite(columns[name]).all())
 
 
 def _items(counts: np.ndarray, columns: Mapping[str, np.ndarray], ports: tuple[int, ...]) -> dict[str, np.ndarray]:
@@ -216,7 +209,7 @@ def _items(counts: np.ndarray, columns: Mapping[str, np.ndarray], ports: tuple[i
     for row in ITEM_FIELDS[1:]:
         recorded = columns.get(row.name)
         out[row.name] = np.zeros(counts.sum(), row.store) if recorded is None else recorded.astype(row.store)
-    out["owner"] = np.select([out["owner"] == port for port in ports], [0, 1], -1).astype(np.int8)
+    out["owner"] = _player_index(out["owner"].view(np.uint8), ports, -1)
     return out
 
 
@@ -232,12 +225,11 @@ def hitlag_from_flags(flags_2: np.ndarray) -> np.ndarray:
     return left
 
 
-def _player_index(last_hit_by: np.ndarray, ports: tuple[int, ...]) -> np.ndarray:
-    """Port numbers → player indices, NO_PLAYER for everything else."""
-    out = np.full_like(last_hit_by, NO_PLAYER)
-    for index, port in enumerate(ports):
-        out[last_hit_by == port] = index
-    return out
+def _player_index(port: np.ndarray, ports: tuple[int, ...], nobody: int) -> np.ndarray:
+    """Port numbers, uint8 → player indices, int8; `nobody` for everything else."""
+    index = np.full(256, nobody, np.int8)
+    index[list(ports)] = range(len(ports))
+    return index[port]
 
 
 def _winner(end: dict | None, last: dict[str, np.ndarray], ports: tuple[int, ...]) -> int:
