@@ -98,8 +98,8 @@ def near(strikes: Strikes, ahead: np.ndarray, hit: np.ndarray, victim: int) -> d
     count, move = len(ahead), character("FOX").internal_id * ACTIONS + NAIR
     zero = np.zeros(count, np.float32)
     return {
-        "move": np.full(count, move), "age": zero + 6, "ahead": ahead.astype(np.float32), "up": zero, "turned": zero + 1,
-        "victim": np.full(count, victim), "row": np.zeros(count, np.int64), "hit": hit,
+        "move": np.full(count, move), "age": zero + 6, "ahead": ahead.astype(np.float32), "up": zero,
+        "turned": zero + 1, "victim": np.full(count, victim), "row": np.zeros(count, np.int64), "hit": hit,
     }  # fmt: skip
 
 

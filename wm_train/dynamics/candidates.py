@@ -296,7 +296,8 @@ class Candidates(nn.Module):
         push = stick * drift[..., 0] + stick.sign() * drift[..., 1]
         top, rub = stick * self.air_speed[character], self.air_friction[character]
         slowed = _slower(air, rub)
-        reached = torch.where((top - air).abs() <= push.abs(), top, torch.where((top - air) * stick > 0, air + push, slowed))
+        towards = torch.where((top - air) * stick > 0, air + push, slowed)
+        reached = torch.where((top - air).abs() <= push.abs(), top, towards)
         far = length(before["knockback_x"], before["knockback_y"])
         blown = before["knockback_x"] * ((far - DECAY) / far).clamp(min=0.0)
         slid = _slower(before["knockback_x"], self.friction[character])
@@ -359,8 +360,8 @@ class Candidates(nn.Module):
         self, before: Named, last: Named, attack: Tensor, fresh: Tensor, controllers: Tensor,
         last_controllers: Tensor, regressed: Tensor,
     ) -> Tensor:  # fmt: skip
-        """State, fields of the frame before, the other fighter's next move and how fresh it is (N, 2), controllers of the next and of the
-        present frame → what a shield loses to its holder's trigger, regains, and loses to a blow."""
+        """State, fields of the frame before, the other fighter's next move and how fresh it is (N, 2), controllers of
+        the next and of the present frame → what a shield loses to its holder's trigger, regains, loses to a blow."""
         shield = before["shield"]
         full = torch.full_like(shield, SHIELD_FULL)
         columns = [(shield + regressed).clamp(0.0, SHIELD_FULL), shield, full, torch.zeros_like(shield), full / 2]

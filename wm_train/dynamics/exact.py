@@ -74,9 +74,9 @@ CHANGE_WEIGHT = 5.0
 ADRIFT = 4.0
 """Units, in x and y together, by which a training rollout may be off before it goes on from the true state."""
 WEIGHTS = {
-    "action": 1.0, "intent": 0.5, "percent": 1.0, **dict.fromkeys((*VELOCITIES, *AT_LAST), 1.0), "state_age": 0.5, "hitlag": 0.5,
-    "shield": 0.3, "misc_as": 0.3, "turns": 0.5, "airborne": 1.0, "hurtbox": 0.5, "jumps": 0.3, "l_cancel": 0.1,
-    "ground": 0.5, **dict.fromkeys(CHOICES, 0.1), "flags": 4.0, "values": 0.3,
+    "action": 1.0, "intent": 0.5, "percent": 1.0, **dict.fromkeys((*VELOCITIES, *AT_LAST), 1.0), "state_age": 0.5,
+    "hitlag": 0.5, "shield": 0.3, "misc_as": 0.3, "turns": 0.5, "airborne": 1.0, "hurtbox": 0.5, "jumps": 0.3,
+    "l_cancel": 0.1, "ground": 0.5, **dict.fromkeys(CHOICES, 0.1), "flags": 4.0, "values": 0.3,
 }  # fmt: skip
 
 
@@ -291,8 +291,9 @@ class ExactCore(Core):
     def _three_rows(self, before: Named, past: Past, after: Named) -> tuple[Tensor, Tensor, Tensor]:
         """Rows of the next move, of the present one, and of the present one in a frame, (N, 2) each."""
         character, action, age = before["character"], before["action"], before["state_age"]
-        row = self.tables.row(character, after["action"], after["state_age"])
-        return row, self.tables.row(character, action, age), self.tables.row(character, action, age + pace(before, past))
+        row = self.tables.row
+        next_row = row(character, after["action"], after["state_age"])
+        return next_row, row(character, action, age), row(character, action, age + pace(before, past))
 
     def _velocities(
         self, before: Named, past: Past, action: Tensor, row: Tensor, attack: Tensor, rise: Tensor, controllers: Tensor,

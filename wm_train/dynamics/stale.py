@@ -79,12 +79,14 @@ def struck_in_game(columns: dict[str, np.ndarray]) -> Struck:
     begun = time - np.maximum.accumulate(np.where(begins, time, 0), axis=0)
     frames = np.flatnonzero((lands | dies).any(axis=1))
     attack = columns["last_attack"][frames].astype(np.int32)
-    queue, since, last = torch.zeros(2, len(LOSSES), dtype=torch.int32), torch.full((2,), NEVER), 0
-    before, after, landed = (np.zeros((len(frames), 2, *more), np.int32) for more in ((9,), (9,), ()))
-    for i, t in enumerate(frames):
+    queue, since = torch.zeros(2, len(LOSSES), dtype=torch.int32), torch.full((2,), NEVER)
+    last = 0
+    before, after = (np.zeros((len(frames), *queue.shape), np.int32) for _ in range(2))
+    landed = np.zeros((len(frames), 2), np.int32)
+    for i, t in enumerate(frames.tolist()):
         before[i] = queue
         queue, since = counted(
-            queue, since + int(t - last - 1), torch.from_numpy(begun[t]), torch.from_numpy(attack[i]),
+            queue, since + (t - last - 1), torch.from_numpy(begun[t]), torch.from_numpy(attack[i]),
             torch.from_numpy(lands[t]), torch.from_numpy(dying[t]),
         )  # fmt: skip
         after[i], landed[i], last = queue, t - since.numpy(), t

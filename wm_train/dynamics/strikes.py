@@ -80,7 +80,8 @@ class Strikes(nn.Module):
         body = self.body[(state["character"] * ACTIONS + state["action"]).long()] + self.body_row[row]
         ahead = (x.flip(1) - x) * facing
         turned = facing * facing.flip(1)
-        logit = self._logit(now, before, move, ahead, y.flip(1) - y, turned, body.flip(1), self.bias, *self.shape.unbind())
+        up, shape = y.flip(1) - y, self.shape.unbind()
+        logit = self._logit(now, before, move, ahead, up, turned, body.flip(1), self.bias, *shape)
         active = (now[..., 2] > 0).any(dim=-1) & (ahead.abs() < NEAR)
         logit = torch.where(active, logit, torch.full_like(logit, NEVER))
         fresh = (~spent).float()
@@ -121,9 +122,10 @@ class Strikes(nn.Module):
         self.body_row = torch.zeros(rows, CIRCLES, 3)
         character = torch.arange(CHARACTERS).repeat_interleave(ACTIONS)
         base = self.body.view(CHARACTERS, ACTIONS, CIRCLES, 3)[:, 0].clone().requires_grad_()
-        by_move, by_row = torch.zeros_like(self.body).requires_grad_(), torch.zeros_like(self.body_row).requires_grad_()
-        bias, shape = torch.zeros_like(self.bias).requires_grad_(), torch.zeros(3).requires_grad_()
-        optimiser = torch.optim.Adam([{"params": [base, shape]}, {"params": [by_move, by_row, bias], "lr": RATE * 0.6}], RATE)
+        by_move, by_row, bias = (torch.zeros_like(t).requires_grad_() for t in (self.body, self.body_row, self.bias))
+        shape = torch.zeros(3).requires_grad_()
+        optimiser = torch.optim.Adam([base, shape], RATE)
+        optimiser.add_param_group({"params": [by_move, by_row, bias], "lr": RATE * 0.6})
         schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, FADES)
         rng = torch.Generator().manual_seed(0)
         with torch.enable_grad():

@@ -94,8 +94,8 @@ class MoveTables(nn.Module):
     kept: Tensor
     """(characters · actions,): share of the own velocity that is left a frame later, in moves that lose a share."""
     spin: Tensor
-    """(rows, 2): the own velocity in the air as a complex number (ahead, up), divided by that of the frame before: moves
-    that go the way of the stick keep their course turned."""
+    """(rows, 2): the own velocity in the air as a complex number (ahead, up), divided by that of the frame before:
+    moves that go the way of the stick keep their course turned."""
     entry: Tensor
     """(characters · actions, 2): share of the velocity along x in the air with which a move begins, and what it loses
     then."""

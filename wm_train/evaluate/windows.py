@@ -22,7 +22,8 @@ class Window:
 
     game: (B,) number of each window's game · truth: State of B · length matches, window by window ·
     controllers: (B, length, 2, 13), those that produced each frame · struck: (B, 2, 1 + 9) int32, what the whole game
-    before a window's first frame leaves in a memory of stale moves (the last columns of memory.NUMBERS); None where that is not known.
+    before a window's first frame leaves in a memory of stale moves (the last columns of memory.NUMBERS); None where
+    that is not known.
     """
 
     game: np.ndarray
