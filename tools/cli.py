@@ -7,7 +7,21 @@ import sys
 import typer
 
 from wm_runtime.errors import UserError
-from wm_tools import bench, demo, evaluate, experiments, models, policy, replays, rollout, run_card, runs, stream, train
+from wm_tools import (
+    bench,
+    demo,
+    evaluate,
+    experiments,
+    models,
+    policy,
+    prune,
+    replays,
+    rollout,
+    run_card,
+    runs,
+    stream,
+    train,
+)
 
 app = typer.Typer(
     name="mwm", help="Melee World Model: a learned simulator of Super Smash Bros. Melee.", no_args_is_help=True,
@@ -19,7 +33,7 @@ app.add_typer(experiments.app, name="experiments")
 app.add_typer(bench.app, name="bench")
 app.add_typer(runs.app, name="runs")
 COMMANDS = (
-    demo.demo, train.train, run_card.run_card, models.export, evaluate.evaluate, policy.train_policy,
+    demo.demo, train.train, prune.prune, run_card.run_card, models.export, evaluate.evaluate, policy.train_policy,
     policy.evaluate_policy, rollout.rollout, stream.serve, stream.watch, stream.fields,
 )  # fmt: skip
 for command in COMMANDS:
