@@ -120,3 +120,43 @@ def test_the_bench_of_training_prints_its_ratios(place: Path, dataset: Dataset) 
     assert found["one_step_frames_per_second"] > 0
     assert set(found["unrolled_frames_per_second"]) == {"4", "8", "16"}
     assert found["sampling_ratio"] > 0
+
+
+EXACT = {
+    "model": {"kind": "exact", "width": 16, "late": 8},
+    "training": {"phases": [{"steps": 100, "batch_size": 16},
+                            {"steps": 50, "frames": 2, "batch_size": 8, "share": 0.5}, {"steps": 9, "batch_size": 16}],
+                 "holdout": 0.25, "rollouts": 8},
+}  # fmt: skip
+
+
+def test_the_bench_of_the_exact_core_goes_by_its_phases(dataset: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "core.yaml").write_text(json.dumps(EXACT))
+    bench = ("bench", "train", "--config", tmp_path / "core.yaml", "--dataset", dataset.path, "--steps", 2,
+             "--rounds", 1, "--device", "cpu")  # fmt: skip
+    found = json.loads(mwm(*bench, "--json"))
+    rows = found["phases"]
+    assert [(row["frames"], row["batch_size"], row["share"]) for row in rows] == [(1, 16, 1), (2, 8, 0.5)]
+    for row in rows:
+        size = row["frames"] * row["batch_size"]
+        assert row["frames_per_second"] == pytest.approx(size / row["seconds_a_step"])
+        assert 0 < row["busy"] <= 1
+    assert re.search(r" 2 frames, batches of 8, share 0\.5 +[\d,]+ frames/s, model busy [\d.]+%", mwm(*bench))
+
+
+def test_the_run_card_of_the_exact_core_goes_by_its_phases(dataset: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "core.yaml").write_text(json.dumps(EXACT))
+    mwm("run-card", tmp_path / "core.yaml", "--dataset", dataset.path, "--save-dir", tmp_path, "--device", "cpu")
+    card = (tmp_path / "core.card.md").read_text()
+    assert "- 109 steps of 16 windows of 1 frames" in card  # two phases of one kind
+    assert re.search(r"- 50 steps of 8 windows of 2 frames.* trial of 25 steps on this machine [\d.]+ ms a step", card)
+    assert f"{100 * 16 + 50 * 2 * 8 + 9 * 16:,} frames are drawn or rolled out in all" in card
+    assert "verdicts" in card
+    assert "exact, " in card
+
+
+def test_an_exact_core_without_phases_has_neither(dataset: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "core.yaml").write_text(json.dumps({"model": EXACT["model"]}))
+    for command in (["bench", "train", "--config"], ["run-card"]):
+        with pytest.raises(UserError, match="phases is empty"):
+            mwm(*command, tmp_path / "core.yaml", "--dataset", dataset.path)

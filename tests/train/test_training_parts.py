@@ -18,6 +18,7 @@ import torch
 from wm_runtime.errors import UserError
 from wm_runtime.replays.dataset import Dataset
 from wm_train.config import Experiment, load_experiment, parse_changes
+from wm_train.dynamics.named import named
 from wm_train.encoding import PRESETS
 from wm_train.training import memory
 from wm_train.training.checkpoint import build_model, load_checkpoint, save_checkpoint
@@ -31,6 +32,8 @@ from wm_train.training.trainer import train
 from wm_train.training.whole_games import WholeGames
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+SMALL = {"d_model": 32, "d_state": 8, "headdim": 16}
+"""Sizes of a Mamba-2."""
 NEED = Need(frames=7_000_000, windows=6_900_000, length=11, weights=1_400_000, activations=(1e6, 3e4))
 
 
@@ -165,22 +168,40 @@ def test_a_run_says_its_plan_and_a_run_that_does_not_fit_leaves_nothing(dataset,
     assert not list(tmp_path.iterdir())
 
 
-def test_half_precision_is_for_products_in_training_alone(dataset: Dataset, experiment: Experiment) -> None:
+@pytest.mark.parametrize(
+    ("model", "first"), [({"trunk": [32, 16]}, "trunk.0"), ({"kind": "mamba2", "mamba2": SMALL}, "inputs")]
+)
+def test_half_precision_is_for_products_in_training_alone_and_not_for_what_positions_go_through(
+    model: dict, first: str, dataset: Dataset
+) -> None:
     assert amp_type("off", CPU) is None
     assert amp_type("bf16", CPU) is torch.bfloat16
     torch.manual_seed(0)
-    model = build_model(experiment)
-    batch = Windows(dataset, [0, 1], model.core.window).read(np.arange(64))
-    exact = model.eval().core.losses(batch)["action"]
-    model.core.amp = torch.bfloat16
-    assert torch.equal(model.core.losses(batch)["action"], exact)
-    seen = []
-    model.core.network.heads.linear.register_forward_hook(lambda *a: seen.append(a[2].dtype))
-    stack = []
-    model.core.network.register_forward_pre_hook(lambda _, inputs: stack.append(inputs[0].dtype))
-    rough = model.train().core.losses(batch)["action"]
-    assert (seen, stack, rough.dtype) == ([torch.bfloat16], [torch.float32], torch.float32)
+    made = build_model(Experiment(name="x", model={**model, "encoding": "v2.2"}))
+    batch = Windows(dataset, [0, 1], made.core.window).read(np.arange(64))
+    exact = made.eval().core.losses(batch)["action"]
+    made.core.amp = torch.bfloat16
+    assert torch.equal(made.core.losses(batch)["action"], exact)
+    products = {}
+    for name, layer in made.core.network.named_modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.register_forward_hook(lambda _, __, out, name=name: products.update({name: out.dtype}))
+    rough = made.train().core.losses(batch)["action"]
+    assert products.pop(first) is torch.float32
+    assert set(products.values()) == {torch.bfloat16}
+    assert rough.dtype is torch.float32
     assert rough.item() == pytest.approx(exact.item(), rel=0.02)
+
+
+def test_what_mamba2_goes_on_from_stays_float32_in_half_precision(dataset: Dataset) -> None:
+    core = build_model(Experiment(name="x", model={"kind": "mamba2", "encoding": "v2.2", "mamba2": SMALL})).train().core
+    batch = Windows(dataset, [0, 1], core.window).read(np.arange(8))
+    core.amp = torch.bfloat16
+    carry = core._remembered(batch)
+    state = (batch.floats[:, -2], batch.ints[:, -2])
+    kept = core(*state, batch.match[:, -2], named(*state), batch.controllers[:, -1], carry).carry
+    for of in (carry, kept):
+        assert {t.dtype for name, t in of.items() if name.startswith(("conv", "state"))} == {torch.float32}
 
 
 # --- before the first step -------------------------------------------------------------------------------------------

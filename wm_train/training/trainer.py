@@ -121,7 +121,7 @@ class Run:
 
     def go(self, stop_after: int | None) -> dict:
         """The rest of the run, or up to the end of epoch `stop_after`."""
-        tracker = start_tracker(self.experiment, self.out)
+        tracker = start_tracker(self.manifest, self.out)
         self.metrics = Metrics(self.out, self.progress.step, tracker)
         outcome = "stopped"
         try:
@@ -140,7 +140,7 @@ class Run:
                 write_text(self.out / "manifest.json", json.dumps(self.manifest, indent=1))
                 draw(self.out)
             if tracker:
-                tracker.finish(failed=outcome == "stopped")
+                tracker.finish(self.manifest)
         return self.manifest
 
     def _epoch(self) -> None:
