@@ -155,7 +155,9 @@ class TrainingConfig(_Strict):
     holdout: float = Field(default=0.02, gt=0, lt=0.5)
     """Share of the dataset's games, by content, that choose `best.pt` and are not trained on."""
     rollouts: int = Field(default=512, ge=1)
-    """Windows of those games that are rolled out after every epoch."""
+    """Windows of 20 frames of those games that are rolled out for every verdict: after an epoch, or 600 steps."""
+    long_rollouts: int = Field(default=48, ge=0)
+    """Windows of 300 frames, for stock losses and broken rules."""
     max_games: int | None = Field(default=None, ge=2)
     seed: int = 0
     log_interval: int = Field(default=100, ge=1)

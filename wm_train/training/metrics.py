@@ -60,7 +60,7 @@ class Tracker:
         self._run = wandb.init(
             project=settings["project"], entity=settings["entity"], name=folder.name, id=folder.name, resume="allow",
             dir=str(folder), config={**experiment, "run": {**begun, "data": data}},
-            mode="online" if wandb.api.api_key else "offline",
+            mode="online" if wandb.login(prompt=False, verify=False) else "offline",
         )  # fmt: skip
 
     def log(self, row: dict[str, Any]) -> None:

@@ -16,12 +16,12 @@ from wm_runtime.errors import UserError
 from wm_runtime.replays.dataset import Dataset, write_text
 from wm_train.config import Experiment
 from wm_train.dynamics.exact import ExactCore
-from wm_train.evaluate.quick import quick, quick_windows
 from wm_train.training.begin import check_possible, check_same, prepare, start
 from wm_train.training.checkpoint import build_model, load_weights, save_checkpoint
 from wm_train.training.curves import draw
 from wm_train.training.data import prefetch, split_games
 from wm_train.training.interrupt import Interrupt
+from wm_train.training.judge import Rollouts
 from wm_train.training.learner import Learner, check_phases
 from wm_train.training.manifest import new_manifest
 from wm_train.training.memory import plan_whole_games
@@ -76,7 +76,7 @@ def train_phases(
     manifest["memory"] = {"mode": taken.mode, "host": taken.host, "device": taken.device}
     note(taken.line(where))
     corpus = WholeGames(dataset, train_games)
-    windows = quick_windows(dataset, games=held_games)
+    rollouts = Rollouts(dataset, held_games, settings.rollouts, settings.long_rollouts, where)
     phases = [phase for phase in settings.phases for _ in range(phase.steps)]
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: warmup_cosine(step, len(phases), settings.warmup_steps, FLOOR)
@@ -134,8 +134,11 @@ def train_phases(
                 if step % LOGGED_EVERY == 0:
                     row = {name: total / LOGGED_EVERY for name, total in sums.items()}
                     sums = {}
+                further: dict[str, Any] = {}
                 if step % JUDGED_EVERY == 0 or step == len(phases):
-                    row["figures"] = judged = quick(model, windows, device)
+                    verdict = rollouts.verdict(model)
+                    model.train()
+                    row["figures"], further = (judged := verdict.figures), verdict.further
                     if judged["RC@20"] <= manifest.get("best", judged)["RC@20"]:
                         manifest["best"] = {"step": step, **judged}
                         save_checkpoint(out / "best.pt", model, {**manifest, "step": step})
@@ -143,7 +146,7 @@ def train_phases(
                     elapsed = round(time.perf_counter() - started, 1)
                     row = {"step": step, "seconds": elapsed, "frames": seen, "frames_in_rollout": phase.frames, **row}
                     manifest["epochs"].append(row)
-                    metrics.write(row)
+                    metrics.write({**row, **further})
                 if time.monotonic() - stored_at > 60 * settings.save_minutes:
                     stored_at = time.monotonic()
                     store()
