@@ -46,7 +46,8 @@ def experiment() -> Experiment:
 
     training = {"epochs": 2, "batch_size": 128, "frames_per_epoch": 2800, "holdout": 0.25, "warmup_steps": 5,
                 "rollouts": 48}
-    return Experiment(name="tiny", model={"trunk": (64, 32)}, training={**training, "learning_rate": 3e-3})
+    model = {"encoding": "v2.2", "trunk": (64, 32)}
+    return Experiment(name="tiny", model=model, training={**training, "learning_rate": 3e-3})
 
 
 @pytest.fixture(scope="session")

@@ -66,8 +66,15 @@ def train(
     if json:
         print(json_.dumps(found, indent=1))
         return
-    size = f"{found['parameters']:,} parameters, batches of {found['batch_size']:,}"
-    print(f"{found['experiment']} on {found['device']}, {found['amp']}: {size}")
+    title = f"{found['experiment']} on {found['device']}, {found['amp']}: {found['parameters']:,} parameters"
+    if "phases" in found:
+        print(title)
+        for row in found["phases"]:
+            kind = f"{row['frames']:2d} frames, batches of {row['batch_size']:,}, share {row['share']:g}"
+            print(f"{kind:42s} {row['frames_per_second']:8,.0f} frames/s, model busy {row['busy']:.1%}, "
+                  f"a step alone / with its data {row['kept_up']:.1%}")  # fmt: skip
+        return
+    print(f"{title}, batches of {found['batch_size']:,}")
     print(f"one-step target frames/s    {found['one_step_frames_per_second']:10,.0f}")
     for length, speed in found["unrolled_frames_per_second"].items():
         print(f"unrolled {length:2d}, frames/s       {speed:10,.0f}")

@@ -17,33 +17,36 @@ WIDTH = 240
 app = typer.Typer(help="Training runs: their manifests and metrics.", no_args_is_help=True)
 SaveDir = Annotated[Path, typer.Option("--save-dir", help="Folder of the runs.")]
 Names = Annotated[list[str], typer.Argument(help="Runs: folders, or names below SAVE_DIR.")]
+Wandb = Annotated[str, typer.Option("--wandb", help="Runs at Weights & Biases: PROJECT or ENTITY/PROJECT.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("list")
-def list_runs(save_dir: SaveDir = Path("runs"), json: Json = False) -> None:
+def list_runs(save_dir: SaveDir = Path("runs"), wandb: Wandb = "", json: Json = False) -> None:
     """All runs, the latest first, with the figures of their best epochs."""
-    from wm_train.training.runs import find_runs
+    from wm_train.training.runs import find_runs, wandb_runs
 
-    rows = [run.summary() for run in find_runs(save_dir)]
+    rows = [run.summary() for run in (wandb_runs(wandb) if wandb else find_runs(save_dir))]
     if json:
         print(json_.dumps(rows, indent=1))
     elif rows:
         _print(list(rows[0]), [list(row.values()) for row in rows])
     else:
-        print(f"no runs in {save_dir}")
+        print(f"no runs in {wandb or save_dir}")
 
 
 @app.command()
 def show(
     run: Annotated[str, typer.Argument(help="A run: its folder, or its name below SAVE_DIR.")],
     save_dir: SaveDir = Path("runs"),
+    wandb: Wandb = "",
     json: Json = False,
 ) -> None:
     """Settings, data, machine and every epoch of a run."""
-    record = _read([run], save_dir)[0]
-    manifest = record.manifest
-    told = {**manifest, "data": {k: v for k, v in manifest["data"].items() if not k.endswith("md5")}}
+    record = _read([run], save_dir, wandb)[0]
+    manifest, epochs = record.manifest, record.epochs
+    data = {name: value for name, value in manifest["data"].items() if not name.endswith("md5")}
+    told = {**manifest, "data": data, "epochs": epochs}
     if json:
         print(json_.dumps(told, indent=1))
         return
@@ -52,7 +55,6 @@ def show(
     for part in ("experiment", "data", "machine", "versions", "memory"):
         print(f"{part:12s} {json_.dumps(told.get(part))}")
     print(f"{'git_commit':12s} {manifest['git_commit']}")
-    epochs = [row for row in record.epochs if "figures" in row or "held_out" in row]  # the others are mere steps
     figures = list(epochs[0].get("figures", {})) if epochs else []
     rows = [
         [row.get("epoch", row.get("step")), row["frames"], row.get("frames_per_second")]
@@ -64,11 +66,11 @@ def show(
 
 
 @app.command()
-def compare(runs: Names, save_dir: SaveDir = Path("runs"), json: Json = False) -> None:
+def compare(runs: Names, save_dir: SaveDir = Path("runs"), wandb: Wandb = "", json: Json = False) -> None:
     """In which settings runs differ, and the figures of their best epochs."""
     from wm_train.training.runs import settings_that_differ
 
-    records = _read(runs, save_dir)
+    records = _read(runs, save_dir, wandb)
     settings = settings_that_differ(records)
     names = dict.fromkeys(name for record in records for name in record.best)
     figures = {name: [record.best.get(name) for record in records] for name in names}
@@ -86,17 +88,20 @@ def plot(
     runs: Names,
     out: Annotated[Path, typer.Option(help="Picture to write.")] = Path("curves.png"),
     save_dir: SaveDir = Path("runs"),
+    wandb: Wandb = "",
 ) -> None:
     """The curves of runs in one picture."""
     from wm_train.training.curves import plot as draw
 
-    draw([record.folder for record in _read(runs, save_dir)], out)
+    draw({record.name: record.metrics() for record in _read(runs, save_dir, wandb)}, out)
     print(f"wrote {out}")
 
 
-def _read(names: list[str], save_dir: Path) -> list[RunRecord]:
-    from wm_train.training.runs import read_run
+def _read(names: list[str], save_dir: Path, wandb: str) -> list[RunRecord]:
+    from wm_train.training.runs import read_run, wandb_runs
 
+    if wandb:
+        return wandb_runs(wandb, names)
     return [read_run(Path(name) if (Path(name) / "manifest.json").exists() else save_dir / name) for name in names]
 
 

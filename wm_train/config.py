@@ -24,10 +24,11 @@ class _Strict(BaseModel):
 
 
 class ModelConfig(_Strict):
-    """A network with classic heads. `encoding`: the name of a preset, or flags and the `preset` that they change."""
+    """A network with classic heads. `encoding`: the name of a preset, or flags and the `preset` that they change
+    (v2.2); left out, it is that of new experiments: v4, or v3 for mamba2."""
 
     kind: Literal["frame_stack_mlp", "residual_mlp", "mamba2"] = "frame_stack_mlp"
-    encoding: EncodingConfig = PRESETS["v2.2"]
+    encoding: EncodingConfig
     dropout: float = Field(default=0.0, ge=0, lt=1)
     trunk: tuple[int, ...] = Field(default=(512, 256), min_length=1)
     """Widths of frame_stack_mlp's layers."""
@@ -37,6 +38,13 @@ class ModelConfig(_Strict):
     mamba2: Mamba2Sizes = Mamba2Sizes()
     causal: bool = True
     """Every frame of mamba2's training sequences is a target, not the last alone."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _new(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "encoding" in values:
+            return values
+        return {**values, "encoding": "v3" if values.get("kind") == "mamba2" else "v4"}
 
     @field_validator("encoding", mode="before")
     @classmethod
@@ -54,12 +62,15 @@ class ModelConfig(_Strict):
     @model_validator(mode="after")
     def _possible(self) -> ModelConfig:
         longest = -FIRST_FRAME
-        window = self.encoding.frames + self.encoding.lookahead
+        window = self.encoding.past + 1
         if window > longest:
             raise ValueError(f"encoding: {window} frames before a target, but games begin {longest} before frame 0")
         if self.kind == "mamba2":
             if self.encoding.lookahead or not self.encoding.input_conditioned:
                 raise ValueError("mamba2 needs an encoding that is input_conditioned and has no lookahead")
+            if self.encoding.own_frame or self.encoding.memory:
+                raise ValueError("mamba2 has a memory of its own, and sees both players at once: leave out own_frame "
+                                 "and memory")  # fmt: skip
             if (self.mamba2.chunk_size or 1) > self.encoding.frames:
                 raise ValueError(
                     f"mamba2: chunk_size {self.mamba2.chunk_size} is more than the {self.encoding.frames} frames of a "
@@ -144,7 +155,9 @@ class TrainingConfig(_Strict):
     holdout: float = Field(default=0.02, gt=0, lt=0.5)
     """Share of the dataset's games, by content, that choose `best.pt` and are not trained on."""
     rollouts: int = Field(default=512, ge=1)
-    """Windows of those games that are rolled out after every epoch."""
+    """Windows of 20 frames of those games that are rolled out for every verdict: after an epoch, or 600 steps."""
+    long_rollouts: int = Field(default=48, ge=0)
+    """Windows of 300 frames, for stock losses and broken rules."""
     max_games: int | None = Field(default=None, ge=2)
     seed: int = 0
     log_interval: int = Field(default=100, ge=1)
@@ -165,7 +178,7 @@ class TrainingConfig(_Strict):
 class Experiment(_Strict):
     name: str
     description: str = ""
-    model: ModelConfig | ExactConfig = Field(default=ModelConfig(), discriminator="kind")
+    model: ModelConfig | ExactConfig = Field(default=ModelConfig.model_validate({}), discriminator="kind")
     training: TrainingConfig = TrainingConfig()
 
     @field_validator("model", mode="before")

@@ -33,6 +33,17 @@ STICK_THRESHOLDS = {
     "main_x": (0.2875, 0.6, 0.8), "main_y": (0.2875, 0.6625), "c_x": (0.2875, 0.8), "c_y": (0.2875, 0.6625),
 }  # fmt: skip
 """Stick positions, of each sign, at which the game does something else."""
+MIRRORED = ("x", "self_x_air", "knockback_x", "self_x_ground", "facing", "controller.main_x", "controller.c_x")
+"""Inputs and outputs that change sign with the direction from which they are seen."""
+SPAN, SPAN_FINE = 60, 8
+"""Explicit memory tells nothing that is so many frames ago or more; what is nearer than the second, it tells finely."""
+MEMORY_COUNTERS = (
+    "frames_in_action", "since_hurtbox", "since_airborne", "since_hitlag", "since_ledge", "since_trigger", "since_hit",
+    "since_landing",
+)  # fmt: skip
+"""Counters of dynamics.memory that explicit memory tells."""
+MEMORY_ACTIONS, MEMORY_CONTROLLERS = 2, 8
+"""Actions before the present one, and latest controllers, that it tells."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,8 @@ class EncodingConfig:
     | `state_flags` | the 40 state flag bits |
     | `misc_as` | hitstun left, which `state_flags` tell from the action's own variable |
     | `stick_thresholds` | which thresholds each stick of those controllers is beyond |
+    | `own_frame` | each player's view of the match: itself first, mirrored so that it faces right; both are rows |
+    | `memory` | the past as numbers: frames since what happened last, previous actions, latest controllers |
 
     With `lookahead` d, frames t − K … t − 1 and the controllers of t … t + d predict frame t + d. In play, whose next
     frame is t + d, the stack ends d frames before the present one: a step still takes one frame's controllers.
@@ -75,6 +88,8 @@ class EncodingConfig:
     state_flags: bool = False
     misc_as: bool = False
     stick_thresholds: bool = False
+    own_frame: bool = False
+    memory: bool = False
 
     def __post_init__(self) -> None:
         if self.frames < 1 or self.lookahead < 0:
@@ -83,6 +98,8 @@ class EncodingConfig:
             raise ValueError("press_events, lookahead and stick_thresholds need input_conditioned")
         if self.misc_as and not self.state_flags:
             raise ValueError("misc_as needs state_flags, which tell hitstun from what else it holds")
+        if self.memory and self.lookahead:
+            raise ValueError("memory and lookahead exclude each other: memory tells of the frame that lookahead hides")
 
     @property
     def float_names(self) -> tuple[str, ...]:
@@ -132,8 +149,22 @@ class EncodingConfig:
         return (1 + self.lookahead) * PLAYERS * len(self.control_names)
 
     @property
+    def memory_dim(self) -> int:
+        """Width of the explicit memory of both players."""
+        if not self.memory:
+            return 0
+        counters, actions = 2 * len(MEMORY_COUNTERS), MEMORY_ACTIONS * self.embeddings[0].width
+        return PLAYERS * (counters + actions + MEMORY_CONTROLLERS * len(CONTROL_NAMES))
+
+    @property
     def input_dim(self) -> int:
-        return self.frames * self.frame_dim + self.control_dim
+        """Width of a frame stack's input: one for both players, or with `own_frame` one for each."""
+        return self.frames * self.frame_dim + self.control_dim + self.memory_dim
+
+    @property
+    def past(self) -> int:
+        """Frames before the present one that an input is made of. The memory's first only tells what changed next."""
+        return max(self.frames + self.lookahead - 1, SPAN + 1 if self.memory else 0)
 
     @property
     def controller_columns(self) -> slice:
@@ -154,8 +185,12 @@ PRESETS = {
     "v2.2-2a": EncodingConfig(press_events=True),
     "v2.2-3a": EncodingConfig(lookahead=1),
     "v3": EncodingConfig(state_age_as_embed=True, state_flags=True, misc_as=True, stick_thresholds=True),
+    "v4": EncodingConfig(
+        state_age_as_embed=True, state_flags=True, misc_as=True, stick_thresholds=True, own_frame=True, memory=True
+    ),
 }
-"""v2 … v2.2-3a are the published ones; v3 is v2.2-1a with all that came after, for new experiments."""
+"""v2 … v2.2-3a are the published ones. New experiments have v4, all that came after, or v3, that of it which is for
+models with a memory of their own."""
 
 
 class Encoder(nn.Module):
@@ -170,6 +205,8 @@ class Encoder(nn.Module):
     """(floats,): of each float input."""
     gain: Tensor
     """(floats,): 1 / standard deviation, at most MAX_GAIN."""
+    _mirrored_floats: Tensor
+    _mirrored_controls: Tensor
 
     def __init__(self, config: EncodingConfig):
         super().__init__()
@@ -178,6 +215,10 @@ class Encoder(nn.Module):
         self.register_buffer("gain", torch.ones(len(config.float_names)))
         self.embed = nn.ModuleDict({e.field: nn.Embedding(e.vocabulary, e.width) for e in config.embeddings})
         self.embed_stage = nn.Embedding(STAGE_VOCABULARY, STAGE_WIDTH)
+        controls = tuple(f"controller.{name}" for name in CONTROL_NAMES)
+        for where, names in (("floats", config.float_names), ("controls", controls)):
+            mirrored = torch.tensor([name in MIRRORED for name in names])
+            self.register_buffer(f"_mirrored_{where}", mirrored, persistent=False)
 
     def frame(self, floats: Tensor, ints: Tensor, controllers: Tensor) -> tuple[Tensor, Tensor]:
         """Raw floats (..., 2, F), ints (..., 2, I) and the controllers (..., 2, 13) that produced them → a frame."""
@@ -198,21 +239,66 @@ class Encoder(nn.Module):
     def measure(self, floats: Tensor, ints: Tensor, controllers: Tensor) -> None:
         """Fills `mean` and `gain` from a sample of raw frames, (N, 2, F), (N, 2, I) and (N, 2, 13)."""
         inputs = self.frame(floats, ints, controllers)[0].flatten(0, 1).double()
-        self.mean.copy_(inputs.mean(dim=0))
-        self.gain.copy_((1 / inputs.std(dim=0).clamp(min=1e-6)).clamp(max=MAX_GAIN))
+        mean, spread = inputs.mean(dim=0), inputs.std(dim=0)
+        if self.config.own_frame:  # what is seen from either side is as often on one side as on the other
+            middle = torch.tensor([0.5 if name in BINARY else 0.0 for name in self.config.float_names])
+            mean = torch.where(self._mirrored_floats, middle, mean)
+            spread = torch.where(self._mirrored_floats, (inputs - mean).square().mean(dim=0).sqrt(), spread)
+        self.mean.copy_(mean)
+        self.gain.copy_((1 / spread.clamp(min=1e-6)).clamp(max=MAX_GAIN))
 
     def embedded(self, floats: Tensor, classes: Tensor, stage: Tensor) -> Tensor:
         """Frames (B, L, 2, ·) and stage (B,) → (B, L, frame_dim)."""
-        batch, frames = floats.shape[:2]
-        even = (floats - self.mean) * self.gain
-        parts = [even] + [self.embed[e.field](classes[..., i]) for i, e in enumerate(self.config.embeddings)]
-        players = torch.cat(parts, dim=-1).reshape(batch, frames, PLAYERS * self.config.player_dim)
-        stages = self.embed_stage(stage)[:, None].expand(batch, frames, STAGE_WIDTH)
-        return torch.cat([players, stages], dim=-1)
+        return self._with_stage(torch.cat([self._even(floats), self._vectors(classes)], dim=-1), stage)
 
     def stack(self, floats: Tensor, classes: Tensor, stage: Tensor) -> Tensor:
         """K frames: (B, K, 2, ·) and stage (B,) → (B, K · frame_dim)."""
         return self.embedded(floats, classes, stage).flatten(1)
+
+    def inputs(self, floats: Tensor, classes: Tensor, stage: Tensor, controllers: Tensor, *memory: Tensor) -> Tensor:
+        """K frames (B, K, 2, ·), stage (B,), controllers of the latest `history` frames (B, history, 2, 13), the
+        target's last, and with `memory` what `Recollection` holds → (B, input_dim); with `own_frame` (B, 2, input_dim),
+        a row for each player."""
+        if not self.config.own_frame:
+            parts = [self.stack(floats, classes, stage), self.controls(controllers)]
+            return torch.cat([*parts, *(part.flatten(1) for part in self._memory(*memory))], dim=-1)
+        facing = self.facing(floats)
+        even = _views(self._even(floats), facing, self._mirrored_floats)
+        frames = torch.cat([even, _views(self._vectors(classes))], dim=-1)  # (B, 2, K, 2, player_dim)
+        seen = _views(controllers, facing, self._mirrored_controls)
+        parts = [self._with_stage(frames, stage).flatten(2), self.controls(seen)]
+        if self.config.memory:
+            counters, actions, pads = memory
+            seen = _views(pads, facing, self._mirrored_controls).flatten(0, 1)
+            views = (_views(counters).flatten(0, 1), _views(actions).flatten(0, 1), seen)
+            parts += [part.flatten(1).unflatten(0, (-1, PLAYERS)) for part in self._memory(*views)]
+        return torch.cat(parts, dim=-1)
+
+    def facing(self, floats: Tensor) -> Tensor:
+        """Encoded frames (B, L, 2, ·) → 1 or −1, the direction in which each player faces in the last, (B, 2)."""
+        return floats[:, -1, :, self.config.float_names.index("facing")] * 2 - 1
+
+    def _even(self, floats: Tensor) -> Tensor:
+        return (floats - self.mean) * self.gain
+
+    def _vectors(self, classes: Tensor) -> Tensor:
+        """(…, 2, embeddings) → (…, 2, their widths)."""
+        return torch.cat([self.embed[e.field](classes[..., i]) for i, e in enumerate(self.config.embeddings)], dim=-1)
+
+    def _with_stage(self, players: Tensor, stage: Tensor) -> Tensor:
+        """(B, …, 2, player_dim) and stage (B,) → (B, …, frame_dim)."""
+        frames = players.flatten(-2)
+        stages = self.embed_stage(stage).view(-1, *[1] * (frames.dim() - 2), STAGE_WIDTH)
+        return torch.cat([frames, stages.expand(*frames.shape[:-1], STAGE_WIDTH)], dim=-1)
+
+    def _memory(self, *memory: Tensor) -> list[Tensor]:
+        """Counters (B, 2, ·), actions (B, 2, ·), −1 if forgotten, and controllers (B, T, 2, 13) → parts (B, 2, ·)."""
+        if not self.config.memory:
+            return []
+        counters, actions, pads = memory
+        near = counters.clamp(max=SPAN_FINE).float() / SPAN_FINE
+        vectors = self.embed["action"](actions.clamp(min=0)) * (actions >= 0).float()[..., None]
+        return [counters.float() / SPAN, near, vectors.flatten(2), pads.transpose(1, 2).flatten(2)]
 
     def controls(self, controllers: Tensor) -> Tensor:
         """Controllers of the latest `history` frames, the target's last, (…, history, 2, 13) → (…, control_dim)."""
@@ -235,6 +321,16 @@ BINARY: Mapping[str, Callable[[Tensor], Tensor]] = {
     "on_ground": lambda ints: ints[..., I_["airborne"]] == 0,
 }
 """Inputs of 0 or 1 → raw ints (…, 2, I) to (…, 2) bool."""
+
+
+def _views(values: Tensor, facing: Tensor | None = None, mirrored: Tensor | None = None) -> Tensor:
+    """(B, …, 2, C) → (B, 2, …, 2, C): as each player sees them, itself first, `mirrored` columns (C,) times the
+    direction that it faces, (B, 2)."""
+    views = torch.stack([values, values.flip(-2)], dim=1)
+    if facing is None or mirrored is None:
+        return views
+    sign = facing.view(-1, PLAYERS, *[1] * (values.dim() - 1))
+    return torch.where(mirrored, views * sign, views)
 
 
 def _float_input(name: str, floats: Tensor, ints: Tensor) -> Tensor:

@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from wm_runtime.replays.dataset import Dataset
-from wm_runtime.schema import C_, CONTROL_NAMES, PLAYERS, State
+from wm_runtime.schema import C_, CONTROL_NAMES, F_, I_, PLAYERS, State
 from wm_train.config import Experiment
+from wm_train.dynamics import recollection
 from wm_train.dynamics.classic import HeadsCore
+from wm_train.dynamics.core import zeros
 from wm_train.dynamics.named import named
 from wm_train.dynamics.recurrent import MambaCore
 from wm_train.dynamics.step import WorldModel
-from wm_train.encoding import PRESETS
+from wm_train.encoding import PRESETS, SPAN
 from wm_train.export import zero_carry
 from wm_train.training.checkpoint import build_model
 from wm_train.training.data import Windows
@@ -29,6 +31,10 @@ MODELS = {
     "v2.2": {"encoding": "v2.2", "trunk": [16]},
     "lookahead": {"encoding": "v2.2-3a", "trunk": [16]},
     "lookahead of 2": {"encoding": {"preset": "v3", "lookahead": 2, "press_events": True, "frames": 5}, "trunk": [16]},
+    "own frame": {"encoding": {"preset": "v3", "own_frame": True, "frames": 4}, "trunk": [16]},
+    "own frame and lookahead": {"encoding": {"preset": "v2.2-3a", "own_frame": True}, "trunk": [16]},
+    "memory": {"encoding": {"preset": "v2.2", "memory": True, "frames": 3}, "trunk": [16]},
+    "residual on memory": {"kind": "residual_mlp", "encoding": {"preset": "v4", "frames": 1}, "width": 16},
     "residual": {"kind": "residual_mlp", "encoding": "v3", "width": 16, "blocks": 1},
     "mamba2": {**MAMBA, "encoding": {"preset": "v2.2-1a", "press_events": True}},
     "mamba2 v3": {**MAMBA, "encoding": {"preset": "v3", "frames": 13}},
@@ -102,6 +108,53 @@ def test_a_causal_batch_scores_every_frame_and_the_other_form_the_last(dataset: 
         every = torch.stack([parts[name] for parts in scored])
         torch.testing.assert_close(part, (every * weight).sum() / weight.sum(), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(last.core.losses(batch)[name], every[-1], rtol=1e-4, atol=1e-5)
+
+
+def mirrored(batch: Batch) -> Batch:
+    """The same matches, left and right exchanged."""
+    floats, ints, pads = batch.floats.clone(), batch.ints.clone(), batch.controllers.clone()
+    for name in ("x", "self_x_air", "knockback_x", "self_x_ground"):
+        floats[..., F_[name]] *= -1
+    ints[..., I_["facing"]] *= -1
+    for name in ("main_x", "c_x"):
+        pads[..., C_[name]] *= -1
+    return Batch(floats, ints, batch.match, pads)
+
+
+@pytest.mark.parametrize("name", ["own frame", "own frame and lookahead", "residual on memory"])
+def test_in_own_frames_a_mirrored_match_is_the_same_and_players_are_rows(name: str, dataset: Dataset) -> None:
+    model = model_of(name)
+    batch = windows(dataset, model.core)
+    model.core.network.encoder.measure(*(getattr(batch, part)[:, -1] for part in ("floats", "ints", "controllers")))
+    said, other = (said_in_training(model, b) for b in (batch, mirrored(batch)))
+    turned = {"continuous": [1], "velocity": [0, 2, 4], "binary": [0]}
+    for head, out in said.items():
+        sign = torch.ones(out.shape[-1])
+        sign[turned.get(head, [])] = -1
+        torch.testing.assert_close(other[head], out * sign, rtol=1e-5, atol=1e-5)
+    exchanged = Batch(*(b if b is batch.match else b.flip(2) for b in vars(batch).values()))
+    for head, out in said_in_training(model, exchanged).items():
+        torch.testing.assert_close(out, said[head].flip(1), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_memory_of_true_games_is_what_the_rules_keep(true_games: Dataset) -> None:
+    """Worked out from a window, or kept from the first frame of the game on."""
+    games = [Windows(true_games, [game], 500).read(np.array([400])) for game in range(4)]
+    floats, ints, pads = (torch.cat([getattr(game, p) for game in games]) for p in ("floats", "ints", "controllers"))
+    carry = zeros(recollection.carry_layout(), 4)
+    seen = set()
+    for frame in range(499):
+        now = named(floats[:, frame], ints[:, frame])
+        kept, past, ago = recollection.recollect(carry, now)
+        if frame > SPAN:
+            until = slice(frame - SPAN - 1, frame + 1)
+            found = recollection.recollected(floats[:, until], ints[:, until], pads[:, until])
+            for one, other in zip(kept.inputs, found.inputs, strict=True):
+                assert torch.equal(one, other)
+            seen |= set(kept.actions[..., 1].flatten().tolist())
+        carry = recollection.remember(past, ago, carry, now, pads[:, frame + 1])
+    assert len(seen) > 10  # −1 and others
 
 
 def test_with_lookahead_a_step_sees_both_controllers_and_not_the_present_frame(dataset: Dataset) -> None:
@@ -188,6 +241,12 @@ def test_an_encoding_is_a_preset_or_a_preset_with_changes() -> None:
     assert encoding({"press_events": True}) == PRESETS["v2.2-2a"]
 
 
+def test_new_experiments_have_every_flag_that_their_model_can_use() -> None:
+    assert Experiment(name="x").model.encoding == PRESETS["v4"]
+    assert Experiment(name="x", model={"kind": "residual_mlp"}).model.encoding == PRESETS["v4"]
+    assert Experiment(name="x", model={"kind": "mamba2"}).model.encoding == PRESETS["v3"]
+
+
 def test_an_experiment_survives_its_own_manifest() -> None:
     for name, model in MODELS.items():
         experiment = Experiment(name=name, model=model)
@@ -205,6 +264,7 @@ def test_an_experiment_survives_its_own_manifest() -> None:
         ({"encoding": {"frames": 124}}, "games begin 123 before frame 0"),
         ({"kind": "mamba2", "encoding": "v2.2-3a"}, "no lookahead"),
         ({"kind": "mamba2", "encoding": "v2.1"}, "input_conditioned"),
+        ({"kind": "mamba2", "encoding": "v4"}, "leave out own_frame and memory"),
         ({"kind": "mamba2", "mamba2": {"chunk_size": 11}}, "chunk_size 11 is more than the 10 frames"),
         ({"kind": "mamba2", "mamba2": {"chunk_size": 0}}, "chunk_size is 0: at least 1"),
         ({"kind": "mamba2", "mamba2": {"headdim": 100}}, "do not divide"),

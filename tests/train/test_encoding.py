@@ -7,7 +7,17 @@ import pytest
 import torch
 
 from wm_runtime.schema import BUTTONS, C_, CONTROL_NAMES, CONTROLS, FIELDS, PLAYERS, VELOCITIES, State
-from wm_train.encoding import PRESETS, STICK_THRESHOLDS, Encoder, EncodingConfig, stage_of
+from wm_train.encoding import (
+    MEMORY_ACTIONS,
+    MEMORY_CONTROLLERS,
+    MEMORY_COUNTERS,
+    PRESETS,
+    SPAN,
+    STICK_THRESHOLDS,
+    Encoder,
+    EncodingConfig,
+    stage_of,
+)
 
 EXTENDED = {"action": 32, "jumps": 4, "character": 8, "l_cancel": 2, "hurtbox": 2, "ground": 4, "last_attack": 8}
 
@@ -62,6 +72,10 @@ def test_presets_have_the_published_widths(preset, floats, player, frame, inputs
         ("v2.2", {"state_flags": True}, 69, 129, 2646, 26),
         ("v2.2", {"state_flags": True, "misc_as": True}, 70, 130, 2666, 26),
         ("v2.2", {"stick_thresholds": True}, 29, 89, 1882, 62),
+        ("v2.2", {"own_frame": True}, 29, 89, 1846, 26),
+        ("v2.2", {"memory": True}, 29, 89, 2214, 26),
+        ("v4", {}, 69, 137, 3210, 62),
+        ("v4", {"frames": 1}, 69, 137, 708, 62),
     ],
 )
 def test_flags_combine(preset, flags, floats, player, inputs, controls) -> None:
@@ -77,9 +91,13 @@ def test_what_the_encoder_makes_is_as_wide_as_it_says(preset: str) -> None:
     config, encoder = PRESETS[preset], Encoder(PRESETS[preset])
     state, controllers = State.zeros(30), np.zeros((30, PLAYERS, len(CONTROL_NAMES)), np.float32)
     floats, classes = encoder.frame(*map(torch.from_numpy, (state.floats, state.ints, controllers)))
-    stack = encoder.stack(floats.unflatten(0, (3, 10)), classes.unflatten(0, (3, 10)), torch.zeros(3).long())
-    assert stack.shape == (3, 10 * config.frame_dim)
-    assert stack.shape[1] + config.control_dim == config.input_dim
+    stack = [part.unflatten(0, (3, 10)) for part in (floats, classes)]
+    assert encoder.stack(*stack, torch.zeros(3).long()).shape == (3, 10 * config.frame_dim)
+    pads = torch.zeros(3, config.history, PLAYERS, len(CONTROL_NAMES))
+    memory = [torch.zeros(3, PLAYERS, len(MEMORY_COUNTERS)), torch.zeros(3, PLAYERS, MEMORY_ACTIONS).int(),
+              torch.zeros(3, MEMORY_CONTROLLERS, PLAYERS, len(CONTROL_NAMES))]  # fmt: skip
+    inputs = encoder.inputs(*stack, torch.zeros(3).long(), pads, *(memory if config.memory else []))
+    assert inputs.shape == (3, *((PLAYERS,) if config.own_frame else ()), config.input_dim)
     latest = torch.zeros(3, config.history, PLAYERS, len(CONTROL_NAMES))
     assert encoder.controls(latest).shape == (3, config.control_dim)
 
@@ -200,3 +218,36 @@ def test_the_stack_keeps_its_frames_in_order_and_its_stage_in_each() -> None:
     frames = encoder.stack(floats, classes, stage_of(match)).reshape(3, config.frame_dim)
     assert torch.equal(frames[:, config.float_names.index("x")], x)
     assert torch.equal(frames[:, -4:], encoder.embed_stage.weight[31].expand(3, 4))
+
+
+def test_memory_is_eight_counters_two_actions_and_eight_controllers_of_each_player() -> None:
+    config = EncodingConfig(frames=1, memory=True)
+    assert config.memory_dim == PLAYERS * (2 * 8 + 2 * 32 + 8 * 13)
+    assert config.past == SPAN + 1
+    encoder = Encoder(config)
+    counters = torch.tensor([[[0, 4, 60, 60, 60, 60, 60, 60], [60] * 8]], dtype=torch.int32)
+    actions = torch.tensor([[[14, -1], [-1, -1]]], dtype=torch.int32)
+    pads = torch.zeros(1, 8, PLAYERS, len(CONTROL_NAMES))
+    pads[0, -1, 1, C_["a"]] = 1
+    far, near, vectors, history = encoder._memory(counters, actions, pads)
+    assert far[0, 0, :3].tolist() == pytest.approx([0, 4 / 60, 1])
+    assert near[0, 0, :3].tolist() == pytest.approx([0, 0.5, 1])
+    assert torch.equal(vectors[0, 0, :32], encoder.embed["action"].weight[14])
+    assert not vectors[0, 0, 32:].any()
+    assert not vectors[0, 1].any()
+    assert history.nonzero().tolist() == [[0, 1, 7 * 13 + C_["a"]]]
+
+
+def test_inputs_that_are_mirrored_are_standardised_about_the_middle() -> None:
+    config = replace(PRESETS["v2.2"], own_frame=True)
+    encoder, state = Encoder(config), raw(lambda f, _: 40.0 if f.name in ("x", "percent") else 1)
+    controllers = torch.zeros(1, PLAYERS, len(CONTROL_NAMES))
+    encoder.measure(torch.from_numpy(state.floats), torch.from_numpy(state.ints), controllers)
+    mean = dict(zip(config.float_names, encoder.mean.tolist(), strict=True))
+    assert (mean["x"], mean["facing"], mean["percent"]) == (0, 0.5, pytest.approx(0.4))
+    assert encoder.gain[config.float_names.index("x")].item() == pytest.approx(0.5)
+
+
+def test_memory_does_not_look_past_what_lookahead_hides() -> None:
+    with pytest.raises(ValueError, match="memory and lookahead exclude each other"):
+        EncodingConfig(memory=True, lookahead=1)

@@ -26,6 +26,7 @@ MODELS = {
     "mamba2": {
         "kind": "mamba2", "encoding": "v3", "mamba2": {"d_model": 32, "d_state": 8, "headdim": 16, "chunk_size": 4},
     },
+    "own frame and memory": {"kind": "residual_mlp", "encoding": {"preset": "v4", "frames": 1}, "width": 32},
     "lookahead": {"encoding": {"preset": "v2.2-3a", "frames": 3, "press_events": True}, "trunk": [32]},
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ import torch
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import NO_GROUND, PLAYERS, VELOCITIES, State
 from wm_train.dynamics.named import Named, named
-from wm_train.encoding import PRESETS
+from wm_train.encoding import MEMORY_ACTIONS, MEMORY_CONTROLLERS, MEMORY_COUNTERS, PRESETS
 from wm_train.models.frame_stack_mlp import FrameStackMLP
 from wm_train.models.heads import HEAD, HEADS
 from wm_train.training.losses import losses, weighted
@@ -87,7 +87,9 @@ def test_every_preset_makes_a_model_with_these_heads(preset: str) -> None:
     pads = torch.zeros(5, config.history, PLAYERS, 13)
     floats = torch.zeros(5, config.frames, PLAYERS, len(config.float_names))
     classes = torch.zeros(5, config.frames, PLAYERS, len(config.embeddings), dtype=torch.int32)
-    outputs = model(floats, classes, torch.zeros(5, dtype=torch.int64), pads)
+    memory = [torch.zeros(5, PLAYERS, len(MEMORY_COUNTERS)), torch.zeros(5, PLAYERS, MEMORY_ACTIONS).int(),
+              torch.zeros(5, MEMORY_CONTROLLERS, PLAYERS, 13)]  # fmt: skip
+    outputs = model(floats, classes, torch.zeros(5, dtype=torch.int64), pads, *(memory if config.memory else []))
     assert {name: tuple(out.shape) for name, out in outputs.items()} == {
         name: (5, PLAYERS, size // PLAYERS) for name, size in (SIZES | FURTHER if config.misc_as else SIZES).items()
     }

@@ -15,7 +15,7 @@ from wm_runtime.schema import FIRST_FRAME, PLAYERS, field_table_hash
 from wm_train.config import Experiment
 from wm_train.training.checkpoint import build_model, load_checkpoint
 from wm_train.training.data import Windows, split_games
-from wm_train.training.judge import CHOOSES, Judge, evaluate_one_step
+from wm_train.training.judge import CHOOSES, Rollouts, evaluate_one_step
 from wm_train.training.trainer import Watch, train
 
 
@@ -56,7 +56,7 @@ def test_the_best_checkpoint_is_that_of_the_lowest_rollout_error(run: Path, data
     assert manifest["epochs"][-1] == best
     assert manifest["best"] == {"epoch": best["epoch"], **best["figures"]}
     held = split_games(dataset, 0.25, None)[1]
-    again, _ = Judge(dataset, held, model.core.window, 48, torch.device("cpu")).figures(model)
+    again = Rollouts(dataset, held, 48, 0, torch.device("cpu")).verdict(model).figures
     assert again == pytest.approx(best["figures"], rel=1e-4)
 
 

@@ -18,11 +18,16 @@ import torch
 from wm_runtime.errors import UserError
 from wm_runtime.replays.dataset import Dataset
 from wm_train.config import Experiment, load_experiment, parse_changes
+from wm_train.dynamics.named import named
 from wm_train.encoding import PRESETS
+from wm_train.evaluate.figures import Case
+from wm_train.evaluate.rollout import ALL_FIELDS, hold, truth
+from wm_train.evaluate.windows import read_windows, sample_starts
 from wm_train.training import memory
 from wm_train.training.checkpoint import build_model, load_checkpoint, save_checkpoint
 from wm_train.training.data import Windows
 from wm_train.training.device import amp_type, device_lock, find_device
+from wm_train.training.judge import Rollouts, long_figures
 from wm_train.training.memory import Need, plan, plan_whole_games
 from wm_train.training.metrics import Metrics, read_metrics
 from wm_train.training.preflight import preflight
@@ -31,6 +36,8 @@ from wm_train.training.trainer import train
 from wm_train.training.whole_games import WholeGames
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+SMALL = {"d_model": 32, "d_state": 8, "headdim": 16}
+"""Sizes of a Mamba-2."""
 NEED = Need(frames=7_000_000, windows=6_900_000, length=11, weights=1_400_000, activations=(1e6, 3e4))
 
 
@@ -165,22 +172,40 @@ def test_a_run_says_its_plan_and_a_run_that_does_not_fit_leaves_nothing(dataset,
     assert not list(tmp_path.iterdir())
 
 
-def test_half_precision_is_for_products_in_training_alone(dataset: Dataset, experiment: Experiment) -> None:
+@pytest.mark.parametrize(
+    ("model", "first"), [({"trunk": [32, 16]}, "trunk.0"), ({"kind": "mamba2", "mamba2": SMALL}, "inputs")]
+)
+def test_half_precision_is_for_products_in_training_alone_and_not_for_what_positions_go_through(
+    model: dict, first: str, dataset: Dataset
+) -> None:
     assert amp_type("off", CPU) is None
     assert amp_type("bf16", CPU) is torch.bfloat16
     torch.manual_seed(0)
-    model = build_model(experiment)
-    batch = Windows(dataset, [0, 1], model.core.window).read(np.arange(64))
-    exact = model.eval().core.losses(batch)["action"]
-    model.core.amp = torch.bfloat16
-    assert torch.equal(model.core.losses(batch)["action"], exact)
-    seen = []
-    model.core.network.heads.linear.register_forward_hook(lambda *a: seen.append(a[2].dtype))
-    stack = []
-    model.core.network.register_forward_pre_hook(lambda _, inputs: stack.append(inputs[0].dtype))
-    rough = model.train().core.losses(batch)["action"]
-    assert (seen, stack, rough.dtype) == ([torch.bfloat16], [torch.float32], torch.float32)
+    made = build_model(Experiment(name="x", model={**model, "encoding": "v2.2"}))
+    batch = Windows(dataset, [0, 1], made.core.window).read(np.arange(64))
+    exact = made.eval().core.losses(batch)["action"]
+    made.core.amp = torch.bfloat16
+    assert torch.equal(made.core.losses(batch)["action"], exact)
+    products = {}
+    for name, layer in made.core.network.named_modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.register_forward_hook(lambda _, __, out, name=name: products.update({name: out.dtype}))
+    rough = made.train().core.losses(batch)["action"]
+    assert products.pop(first) is torch.float32
+    assert set(products.values()) == {torch.bfloat16}
+    assert rough.dtype is torch.float32
     assert rough.item() == pytest.approx(exact.item(), rel=0.02)
+
+
+def test_what_mamba2_goes_on_from_stays_float32_in_half_precision(dataset: Dataset) -> None:
+    core = build_model(Experiment(name="x", model={"kind": "mamba2", "encoding": "v2.2", "mamba2": SMALL})).train().core
+    batch = Windows(dataset, [0, 1], core.window).read(np.arange(8))
+    core.amp = torch.bfloat16
+    carry = core._remembered(batch)
+    state = (batch.floats[:, -2], batch.ints[:, -2])
+    kept = core(*state, batch.match[:, -2], named(*state), batch.controllers[:, -1], carry).carry
+    for of in (carry, kept):
+        assert {t.dtype for name, t in of.items() if name.startswith(("conv", "state"))} == {torch.float32}
 
 
 # --- before the first step -------------------------------------------------------------------------------------------
@@ -273,10 +298,28 @@ def test_metrics_tell_of_every_head_and_every_character(run: Path) -> None:
     for row in epochs:
         assert {"action", "velocity", "loss"} <= set(row["train"]) & set(row["held_out"])
         assert {"RC@20", "change_acc", "hit_recall"} <= set(row["figures"])
+        assert {"landing_recall", "RC@20_airborne", "x_mae@1", "x_mae@20", "flags_4_acc@1"} <= set(row["parts"])
+        assert {"stock_loss_recall", "stock_loss_precision", "violations", "violations_all"} <= set(row["long"])
         assert {"FOX", "FALCO"} == set(row["by_character"])
         for found in row["by_character"].values():
             assert {"losses", "RC@20", "change_acc", "windows"} <= set(found)
             assert {"action", "loss"} <= set(found["losses"])
+
+
+def test_a_long_rollout_is_judged_by_its_stock_losses_and_the_rules_it_breaks(dataset: Dataset) -> None:
+    """The game itself breaks no rule and foresees every loss; one that stands still foresees none."""
+    window = read_windows(dataset, *sample_starts(dataset, 24, 300), 0, 300)
+    true, still = (long_figures(Case(window, predict(window, 1, ALL_FIELDS))) for predict in (truth, hold))
+    assert (true["stock_loss_recall"], true["stock_loss_precision"], true["position_error_at_300"]) == (1, 1, 0)
+    assert (still["stock_loss_recall"], still["stock_loss_precision"]) == (0, None)
+    falling = truth(window, 1, ALL_FIELDS)
+    falling.free["percent"] = -np.cumsum(np.ones_like(falling.free["percent"]), axis=1)
+    assert long_figures(Case(window, falling))["violations"] > true["violations"] + 500
+
+
+def test_data_without_long_games_are_judged_without_long_rollouts(dataset: Dataset, run: Path) -> None:
+    model, _ = load_checkpoint(run / "best.pt")
+    assert Rollouts(dataset, [0, 1], 8, 0, CPU).verdict(model).long == {}
 
 
 def test_rows_that_were_cut_off_or_will_come_again_are_dropped(tmp_path: Path) -> None:
@@ -295,18 +338,42 @@ def test_weights_and_biases_is_told_all_rows_offline_where_there_is_no_key(
     begun: list[dict] = []
     ended: list[int] = []
     run = SimpleNamespace(
-        log=lambda row, step: logged.append((step, row)), finish=lambda exit_code: ended.append(exit_code)
+        log=lambda row, step: logged.append((step, row)), finish=lambda exit_code: ended.append(exit_code), summary={}
     )
-    api = SimpleNamespace(api_key=key)
-    wandb = SimpleNamespace(api=api, init=lambda **settings: begun.append(settings) or run)
+    wandb = SimpleNamespace(
+        login=lambda prompt, verify: bool(key), init=lambda **settings: begun.append(settings) or run
+    )
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     short = changed(experiment, frames_per_epoch=256, rollouts=8, epochs=1, log_interval=1)
     train(short, dataset, tmp_path / "told")
     assert begun[0]["mode"] == ("online" if key else "offline")
     assert begun[0]["config"]["training"]["epochs"] == 1
+    assert begun[0]["config"]["run"]["data"]["games"] == 6
+    assert "md5" not in begun[0]["config"]["run"]["data"]
+    assert (run.summary["ended/status"], run.summary["ended/epochs"]) == ("finished", 1)
     assert [step for step, _ in logged] == [1, 2, 2]
     assert {"held_out/action", "figures/RC@20", "by_character/FOX/RC@20"} <= set(logged[-1][1])
     assert ended == [0]
+
+
+def test_the_real_package_keeps_a_run_offline(dataset, experiment, tmp_path, monkeypatch) -> None:
+    """As it tells itself; a run that goes on goes on under its name."""
+    wandb = pytest.importorskip("wandb")
+    runs, summaries, begin, end = [], [], wandb.init, wandb.Run.finish
+    monkeypatch.setattr(wandb, "init", lambda **settings: runs.append(begin(**settings)) or runs[-1])
+    monkeypatch.setattr(wandb.Run, "finish", lambda run, **how: summaries.append(dict(run.summary)) or end(run, **how))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    brief = changed(experiment, frames_per_epoch=256, rollouts=8, epochs=2, log_interval=1)
+    train(brief, dataset, tmp_path / "told", stop_after=1)
+    manifest = train(brief, dataset, tmp_path / "told", resume=True)
+    assert [(run.offline, run.id, run.project) for run in runs] == [(True, "told", "melee-world-model")] * 2
+    assert all(summary["loss"] > 0 for summary in summaries)
+    assert [summary["ended/status"] for summary in summaries] == ["paused", "finished"]
+    assert summaries[1]["ended/best/RC@20"] == manifest["best"]["RC@20"]
+    assert runs[1].config["run"]["data"]["fingerprint"] == manifest["data"]["fingerprint"]
+    assert len(list((tmp_path / "told" / "wandb").glob("offline-run-*/run-told.wandb"))) == 2
 
 
 def test_weights_and_biases_is_not_told_where_it_is_switched_off(dataset, experiment, tmp_path, monkeypatch) -> None:

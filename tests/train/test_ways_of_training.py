@@ -20,6 +20,7 @@ MAMBA: dict[str, Any] = {
     "mamba2": {"d_model": 32, "d_state": 8, "headdim": 16, "chunk_size": 4},
 }  # fmt: skip
 LOOKAHEAD: dict[str, Any] = {"encoding": {"preset": "v2.2-3a", "frames": 4}, "trunk": (16,)}
+OWN: dict[str, Any] = {"kind": "residual_mlp", "encoding": {"preset": "v4", "frames": 1}, "width": 16, "blocks": 1}
 EXACT: dict[str, Any] = {"kind": "exact", "width": 16, "late": 8}
 NOISE, UNROLL = {"scheduled_sampling": {"annealing_epochs": 0}}, {"unroll": {"lengths": [2]}}
 
@@ -39,12 +40,17 @@ def test_every_core_with_heads_is_trained_and_resumed(model, targets, dataset: D
     load_checkpoint(tmp_path / "best.pt")
 
 
-@pytest.mark.parametrize("way", [NOISE, UNROLL])
-@pytest.mark.parametrize("model", [MAMBA, LOOKAHEAD])
-def test_noise_and_unrolling_are_refused_where_a_core_has_neither(model, way, dataset, tmp_path) -> None:
-    kind = model.get("kind", "frame_stack_mlp with lookahead")
-    with pytest.raises(UserError, match=rf"training\.{next(iter(way))} is not possible with {kind}; leave it out"):
-        train(of(model, **way), dataset, tmp_path)
+@pytest.mark.parametrize("model", [MAMBA, {**MAMBA, "causal": False}, LOOKAHEAD, OWN])
+def test_every_core_with_heads_is_trained_on_its_own_frames_with_noise_and_in_half_precision(
+    model, dataset: Dataset, tmp_path: Path
+) -> None:
+    experiment = of(model, epochs=2, amp="bf16", unroll={"lengths": [2, 3], "share": 0.8}, **NOISE)
+    train(experiment, dataset, tmp_path / "once")
+    train(experiment, dataset, tmp_path / "twice", stop_after=1)
+    manifest = train(experiment, dataset, tmp_path / "twice", resume=True)
+    assert "unrolled" in manifest["epochs"][0]
+    once, twice = (load_checkpoint(tmp_path / name / "last.pt")[0].state_dict() for name in ("once", "twice"))
+    assert all(torch.equal(value, twice[name]) for name, value in once.items())
 
 
 def test_phases_are_for_the_exact_core_alone(dataset: Dataset, tmp_path: Path) -> None:

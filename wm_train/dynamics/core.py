@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -100,10 +101,7 @@ class Core(nn.Module):
         """Input of the network → its shape without the batch axis, in the network's order; what a run checks first."""
         return {}
 
-    def mixed(self, network: nn.Module, *inputs: Tensor) -> dict[str, Tensor]:
-        """The network's outputs in float32, its products in `amp` while it trains."""
-        if not self.training or self.amp is None:
-            return network(*inputs)
-        with torch.autocast(inputs[0].device.type, self.amp):
-            outputs = network(*inputs)
-        return {name: output.float() for name, output in outputs.items()}
+    def precision(self, like: Tensor) -> AbstractContextManager:
+        """Inside it, a network's products are in `amp` while it trains."""
+        half = self.training and self.amp is not None
+        return torch.autocast(like.device.type, self.amp) if half else nullcontext()

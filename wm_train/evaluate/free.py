@@ -28,6 +28,8 @@ BATCH = 48
 LISTED = ("percent_falls", "stocks_fall", "shield", "facing", "hitlag_counts_down", "no_teleport", "on_a_surface",
           "blast_zone", "hit_has_hitlag")  # fmt: skip
 """The rules of FIDELITY.md, by their names in wm_runtime.replays.rules."""
+LISTED_RULES = np.isin([rule.name for rule in RULES], LISTED)
+"""(R,) bool: which of RULES they are."""
 
 Controllers = Callable[[State, int], np.ndarray]
 """(present state, frames since the start) → the controllers (N, 2, 13) float32 that lead to the next frame."""
@@ -111,8 +113,7 @@ def violations(rollout: Rollout) -> np.ndarray:
 
 def table(broken: np.ndarray, game: np.ndarray) -> dict[str, Interval]:
     """(N, R, 2) and what is resampled (N,) → `violations`, `violations_all`, and `broken_RULE` for every rule."""
-    listed = np.isin([rule.name for rule in RULES], LISTED)
-    totals = [_total(broken[:, listed]), _total(broken)]
+    totals = [_total(broken[:, LISTED_RULES]), _total(broken)]
     names = ["violations", "violations_all", *(f"broken_{rule.name}" for rule in RULES)]
     return intervals(names, sum_by_game(np.concatenate([*totals, broken], axis=1), game))
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from wm_runtime.schema import FIELD, PLAYERS, VELOCITIES
-from wm_train.encoding import BITS, FLAG_BYTES, Encoder, EncodingConfig
+from wm_train.encoding import BITS, FLAG_BYTES, MIRRORED, Encoder, EncodingConfig
+from wm_train.models.precision import first_in_full
 
 
 @dataclass(frozen=True)
@@ -66,18 +67,32 @@ def heads_of(config: EncodingConfig) -> tuple[Head, ...]:
 
 
 class Heads(nn.Module):
-    """One linear layer whose outputs are the heads' slices, in their order."""
+    """One linear layer whose outputs are the heads' slices, in their order: of both players, or with `own_frame` of
+    one, as it sees them."""
 
-    def __init__(self, width: int, heads: tuple[Head, ...] = HEADS):
+    def __init__(self, width: int, heads: tuple[Head, ...] = HEADS, own_frame: bool = False):
         super().__init__()
         self.heads = heads
-        self.linear = nn.Linear(width, sum(h.width for h in heads))
+        self.rows = PLAYERS if own_frame else 1
+        self.linear = nn.Linear(width, sum(h.width for h in heads) // self.rows)
 
-    def forward(self, hidden: Tensor) -> dict[str, Tensor]:
+    def forward(self, hidden: Tensor, facing: Tensor | None = None) -> dict[str, Tensor]:
         """(…, width) → name → (B, 2, fields) for regressed and binary heads, (B, 2, classes) for classes, (B, 2, bits)
-        for bits; B is the product of the leading dimensions."""
-        split = torch.split(self.linear(hidden), [h.width for h in self.heads], dim=-1)
-        return {h.name: out.reshape(-1, PLAYERS, h.width // PLAYERS) for h, out in zip(self.heads, split, strict=True)}
+        for bits, float32; B is the product of the leading dimensions. In own frames, hidden is (B, 2, width), and what
+        is said of left and right is turned back by `facing` (B, 2)."""
+        split = torch.split(self.linear(hidden).float(), [h.width // self.rows for h in self.heads], dim=-1)
+        said = {h.name: out.reshape(-1, PLAYERS, h.width // PLAYERS) for h, out in zip(self.heads, split, strict=True)}
+        if facing is None:
+            return said
+        return {h.name: _turned(said[h.name], h.fields, facing) for h in self.heads}
+
+
+def _turned(out: Tensor, fields: tuple[str, ...], facing: Tensor) -> Tensor:
+    """(B, 2, fields) as seen by each player → as they are."""
+    if not any(name in MIRRORED for name in fields):
+        return out
+    mirrored = torch.tensor([name in MIRRORED for name in fields], device=out.device)
+    return torch.where(mirrored, out * facing[..., None], out)
 
 
 class HeadsModel(nn.Module):
@@ -85,3 +100,17 @@ class HeadsModel(nn.Module):
 
     encoder: Encoder
     heads: Heads
+
+
+class StackModel(HeadsModel):
+    """One whose `trunk` reads a frame stack."""
+
+    trunk: nn.Sequential
+
+    def forward(
+        self, floats: Tensor, classes: Tensor, stage: Tensor, controllers: Tensor, *memory: Tensor
+    ) -> dict[str, Tensor]:
+        """Frames (B, K, 2, ·), stage (B,), the latest controllers (B, history, 2, 13), the target's last, and the
+        memory of an encoding that has one (dynamics.recollection) → heads."""
+        hidden = first_in_full(self.trunk, self.encoder.inputs(floats, classes, stage, controllers, *memory))
+        return self.heads(hidden, self.encoder.facing(floats) if self.encoder.config.own_frame else None)

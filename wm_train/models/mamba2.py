@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from wm_train.encoding import Encoder, EncodingConfig
 from wm_train.models.heads import Heads, HeadsModel, heads_of
+from wm_train.models.precision import full_precision
 
 try:
     from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined as fused_scan
@@ -180,7 +181,9 @@ class Mamba2Block(nn.Module):
         for i in range(1, self.sizes.d_conv):
             mixed = mixed + inputs[:, i : i + length] * self.conv_weight[:, i]
         x, b, c = self._split(F.silu(mixed))
-        y, h = self._scan(x, dt, b, c, h, (self.sizes.chunk_size or CHUNK) if chunk_size is None else chunk_size)
+        size = (self.sizes.chunk_size or CHUNK) if chunk_size is None else chunk_size
+        with full_precision(h):
+            y, h = self._scan(x, dt, b, c, h, size)
         return self._finish(y, x, gate), (inputs[:, inputs.shape[1] - keep :], h)
 
     def step(self, u: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
@@ -190,7 +193,8 @@ class Mamba2Block(nn.Module):
         inputs = torch.cat([past, inputs[:, None]], dim=1)  # (B, d_conv, conv_dim)
         mixed = (inputs * self.conv_weight.T).sum(dim=1) + self.conv_bias
         x, b, c = self._split(F.silu(mixed))
-        y, h = recurrence(x, dt, -torch.exp(self.A_log), b, c, h)
+        with full_precision(h):
+            y, h = recurrence(x, dt, -torch.exp(self.A_log), b, c, h)
         return self._finish(y, x, gate), (inputs[:, 1:], h)
 
     def _project(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -272,15 +276,19 @@ class Mamba2Model(HeadsModel):
         self.heads = Heads(sizes.d_model, heads_of(encoding))
 
     def forward(
-        self, floats: Tensor, classes: Tensor, stage: Tensor, controllers: Tensor, every: bool = True
+        self, floats: Tensor, classes: Tensor, stage: Tensor, controllers: Tensor, targets: int
     ) -> dict[str, Tensor]:
         """Frames (B, L, 2, ·), stage (B,), controllers (B, L, history, 2, 13) up to the frame after each → heads of the
-        frame after each, B · L of them, or B, of the last, where not `every`."""
+        frames after the last `targets` of them, B · targets of them."""
         controls = self.encoder.controls(controllers)
         hidden, _ = self.trunk(self._enter(floats, classes, stage, controls))
-        if not every:
-            hidden, controls = hidden[:, -1], controls[:, -1]
-        return self.heads(hidden + self.controls(controls))
+        return self.heads(hidden[:, -targets:] + self.controls(controls[:, -targets:]))
+
+    def remember(self, floats: Tensor, classes: Tensor, stage: Tensor, controllers: Tensor) -> list[Memory]:
+        """The same inputs, of no frames or more → the memory after the last."""
+        if not floats.shape[1]:
+            return self.trunk.nothing(floats)
+        return self.trunk(self._enter(floats, classes, stage, self.encoder.controls(controllers)))[1]
 
     def step(
         self, floats: Tensor, classes: Tensor, stage: Tensor, controllers: Tensor, memory: list[Memory]
@@ -293,4 +301,5 @@ class Mamba2Model(HeadsModel):
 
     def _enter(self, floats: Tensor, classes: Tensor, stage: Tensor, controls: Tensor) -> Tensor:
         frames = self.encoder.embedded(floats, classes, stage)
-        return self.dropout(self.inputs(torch.cat([frames, controls], dim=-1)))
+        with full_precision(floats):
+            return self.dropout(self.inputs(torch.cat([frames, controls], dim=-1)))

@@ -1,12 +1,12 @@
-"""ResidualMLP: the frame stack and the target frame's controllers through residual blocks of one width."""
+"""ResidualMLP: the frame stack, or one frame and explicit memory, and the target frame's controllers through residual
+blocks of one width."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from wm_train.encoding import Encoder, EncodingConfig
-from wm_train.models.heads import Heads, HeadsModel, heads_of
+from wm_train.models.heads import Heads, StackModel, heads_of
 
 
 class ResidualBlock(nn.Module):
@@ -21,7 +21,7 @@ class ResidualBlock(nn.Module):
         return x + self.layers(x)
 
 
-class ResidualMLP(HeadsModel):
+class ResidualMLP(StackModel):
     """A linear layer, residual blocks of its width, LayerNorm, then the classic heads."""
 
     def __init__(self, encoding: EncodingConfig, width: int = 512, blocks: int = 2, dropout: float = 0.0):
@@ -29,9 +29,4 @@ class ResidualMLP(HeadsModel):
         self.encoder = Encoder(encoding)
         inner = [ResidualBlock(width, dropout) for _ in range(blocks)]
         self.trunk = nn.Sequential(nn.Linear(encoding.input_dim, width), *inner, nn.LayerNorm(width))
-        self.heads = Heads(width, heads_of(encoding))
-
-    def forward(self, floats: Tensor, classes: Tensor, stage: Tensor, controllers: Tensor) -> dict[str, Tensor]:
-        """Frames (B, K, 2, ·), stage (B,), the latest controllers (B, history, 2, 13), the target's last → heads."""
-        inputs = [self.encoder.stack(floats, classes, stage), self.encoder.controls(controllers)]
-        return self.heads(self.trunk(torch.cat(inputs, dim=-1)))
+        self.heads = Heads(width, heads_of(encoding), encoding.own_frame)

@@ -60,7 +60,7 @@ def begin(
     check_possible(experiment, model)
     steps = max(settings.unroll.lengths) if settings.unroll else 1
     windows = Windows(dataset, train_games, model.core.window, steps=steps)
-    judge = Judge(dataset, held_games, model.core.window, settings.rollouts, device)
+    judge = Judge(dataset, held_games, model.core.window, settings.rollouts, device, settings.long_rollouts)
     manifest = new_manifest(experiment, dataset, train_games, held_games, str(device))
     if saved:
         check_same(experiment, manifest, saved["manifest"], out)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +19,29 @@ def draw(folder: Path) -> None:
         import matplotlib  # noqa: F401
     except ImportError:
         return
-    if read_metrics(folder):
-        plot([folder], folder / "curves.png")
+    rows = read_metrics(folder)
+    if rows:
+        plot({folder.name: rows}, folder / "curves.png")
 
 
-def plot(folders: Sequence[Path], path: Path) -> None:
-    """The curves of several runs in one picture. Raises UserError where it cannot be drawn or written."""
+def plot(runs: Mapping[str, list[dict[str, Any]]], path: Path) -> None:
+    """The curves of several runs, name → rows of metrics, in one picture. Raises UserError where it cannot be drawn or
+    written."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise UserError("plots need matplotlib; pip install 'melee-world-model[plot]'") from None
     figure = Figure(figsize=(4.5 * (1 + len(FIGURES)), 4), layout="constrained")
     axes = figure.subplots(1, 1 + len(FIGURES))
-    for folder in folders:
-        rows = read_metrics(folder)
+    for name, rows in runs.items():
         losses = [row for row in rows if "loss" in row and row.get("targets", 1) == 1]
         epochs = [row for row in rows if "figures" in row]
-        colour = axes[0].plot(_steps(losses), [row["loss"] for row in losses], lw=0.8, label=folder.name)[0].get_color()
+        colour = axes[0].plot(_steps(losses), [row["loss"] for row in losses], lw=0.8, label=name)[0].get_color()
         judged = [row for row in epochs if "held_out" in row]
         axes[0].plot(_steps(judged), [row["held_out"]["loss"] for row in judged], "o--", ms=4, color=colour)
-        for panel, name in zip(axes[1:], FIGURES, strict=True):
-            known = [row for row in epochs if row["figures"][name] is not None]
-            panel.plot(_steps(known), [row["figures"][name] for row in known], "o-", ms=4, color=colour)
+        for panel, figure_ in zip(axes[1:], FIGURES, strict=True):
+            known = [row for row in epochs if row["figures"].get(figure_) is not None]
+            panel.plot(_steps(known), [row["figures"][figure_] for row in known], "o-", ms=4, color=colour)
     axes[0].set_yscale("log")
     axes[0].set_title("loss: training, and held out (dashed)")
     axes[0].legend()

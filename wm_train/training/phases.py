@@ -11,21 +11,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from wm_runtime.errors import UserError
 from wm_runtime.replays.dataset import Dataset, write_text
-from wm_train.config import Experiment, Phase
-from wm_train.dynamics.exact import ExactCore, Frames, Roll, own_frames
-from wm_train.dynamics.step import WorldModel
-from wm_train.evaluate.quick import quick, quick_windows
+from wm_train.config import Experiment
+from wm_train.dynamics.exact import ExactCore
 from wm_train.training.begin import check_possible, check_same, prepare, start
 from wm_train.training.checkpoint import build_model, load_weights, save_checkpoint
 from wm_train.training.curves import draw
 from wm_train.training.data import prefetch, split_games
-from wm_train.training.importance import important
 from wm_train.training.interrupt import Interrupt
-from wm_train.training.losses import weighted
+from wm_train.training.judge import Rollouts
+from wm_train.training.learner import Learner, check_phases
 from wm_train.training.manifest import new_manifest
 from wm_train.training.memory import plan_whole_games
 from wm_train.training.metrics import Metrics, start_tracker
@@ -53,8 +50,7 @@ def train_phases(
     trained on, for another run in `out`, and for a loss or gradient that is not finite (its frames: `bad_batch.pt`).
     """
     settings, where = experiment.training, torch.device(device)
-    if not settings.phases:
-        raise UserError(f"{experiment.name}: training.phases is empty; the exact core is trained in phases")
+    check_phases(experiment)
     torch.manual_seed(settings.seed)
     train_games, held_games = split_games(dataset, settings.holdout, settings.max_games)
     manifest = new_manifest(experiment, dataset, train_games, held_games, device)
@@ -72,20 +68,15 @@ def train_phases(
             core.measure(dataset, train_games)
         if start_from:
             manifest["started_from"] = start(model, start_from, allow_partial, note)
-    core.network.amp = where.type == "cuda" or torch.backends.cpu.get_cpu_capability() == "AVX512"
-    model.to(where).train()
+    learner = Learner(experiment, model, where)
+    optimiser = learner.optimiser
     frames = int(dataset.frames[train_games].sum())
     weights = sum(weight.numel() for weight in model.parameters())
     taken = plan_whole_games(frames, len(train_games), weights, WholeGames.bytes(frames))
     manifest["memory"] = {"mode": taken.mode, "host": taken.host, "device": taken.device}
     note(taken.line(where))
     corpus = WholeGames(dataset, train_games)
-    windows = quick_windows(dataset, games=held_games)
-    optimiser = torch.optim.AdamW(
-        model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-    )
-    learn = torch.compile(core.learn, dynamic=False) if settings.compile else core.learn
-    roll = torch.compile(core.roll, dynamic=False) if settings.compile else core.roll
+    rollouts = Rollouts(dataset, held_games, settings.rollouts, settings.long_rollouts, where)
     phases = [phase for phase in settings.phases for _ in range(phase.steps)]
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: warmup_cosine(step, len(phases), settings.warmup_steps, FLOOR)
@@ -112,7 +103,7 @@ def train_phases(
         save_checkpoint(out / LAST, model, {**manifest, "step": step}, {**at, **state})
 
     store()
-    tracker = start_tracker(experiment, out)
+    tracker = start_tracker(manifest, out)
     metrics = Metrics(out, begun, tracker)
     outcome = "stopped"
     try:
@@ -123,32 +114,31 @@ def train_phases(
                 step += 1
                 phase = phases[step - 1]
                 rng = torch.Generator().manual_seed(settings.seed + step)
-                chosen, weight = worth_learning(window.to(where), phase, model, core, roll, rng)
-                parts = learn(chosen, weight, phase.frames == 1)
-                loss = weighted(parts, core.weights)
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()
-                norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
-                if not (torch.isfinite(loss) and torch.isfinite(norm)):
+                made = learner.gradients(window.to(where), phase, rng)
+                if not made.finite:
                     step -= 1
                     store()
-                    torch.save({"before": chosen.before, "carry": chosen.carry, "match": chosen.match,
-                                "controllers": chosen.controllers, "after": chosen.truth.after}, out / BAD)  # fmt: skip
-                    raise UserError(f"loss {loss.item()}, gradient {norm.item()} at step {step + 1}: not finite; its "
-                                    f"frames are in {out / BAD}; lower training.learning_rate")  # fmt: skip
+                    bad = made.frames
+                    torch.save({"before": bad.before, "carry": bad.carry, "match": bad.match,
+                                "controllers": bad.controllers, "after": bad.truth.after}, out / BAD)  # fmt: skip
+                    raise UserError(f"loss {made.loss.item()}, gradient {made.norm.item()} at step {step + 1}: not "
+                                    f"finite; its frames are in {out / BAD}; lower training.learning_rate")  # fmt: skip
                 optimiser.step()
                 schedule.step()
                 seen += window.match.shape[1] * phase.frames
-                for name, part in {**parts, "loss": loss}.items():
+                for name, part in {**made.parts, "loss": made.loss}.items():
                     sums[name] = sums.get(name, 0.0) + part.item()
                 if on_step:
-                    on_step(step, len(phases), loss.item())
+                    on_step(step, len(phases), made.loss.item())
                 row: dict[str, Any] = {}
                 if step % LOGGED_EVERY == 0:
                     row = {name: total / LOGGED_EVERY for name, total in sums.items()}
                     sums = {}
+                further: dict[str, Any] = {}
                 if step % JUDGED_EVERY == 0 or step == len(phases):
-                    row["figures"] = judged = quick(model, windows, device)
+                    verdict = rollouts.verdict(model)
+                    model.train()
+                    row["figures"], further = (judged := verdict.figures), verdict.further
                     if judged["RC@20"] <= manifest.get("best", judged)["RC@20"]:
                         manifest["best"] = {"step": step, **judged}
                         save_checkpoint(out / "best.pt", model, {**manifest, "step": step})
@@ -156,7 +146,7 @@ def train_phases(
                     elapsed = round(time.perf_counter() - started, 1)
                     row = {"step": step, "seconds": elapsed, "frames": seen, "frames_in_rollout": phase.frames, **row}
                     manifest["epochs"].append(row)
-                    metrics.write(row)
+                    metrics.write({**row, **further})
                 if time.monotonic() - stored_at > 60 * settings.save_minutes:
                     stored_at = time.monotonic()
                     store()
@@ -169,22 +159,8 @@ def train_phases(
             write_text(out / "manifest.json", json.dumps(manifest, indent=1))
             draw(out)
         if tracker:
-            tracker.finish(failed=outcome == "stopped")
+            tracker.finish(manifest)
     if step < len(phases):
         raise KeyboardInterrupt
     save_checkpoint(out / "final.pt", model, manifest)
     return manifest
-
-
-def worth_learning(
-    window: Unroll, phase: Phase, model: WorldModel, core: ExactCore, roll: Roll, rng: torch.Generator
-) -> tuple[Frames, Tensor | None]:
-    """The frames of a window, or of a rollout from its first one, from which a step learns, and their weights (N,)."""
-    count = round(phase.share * phase.frames * window.match.shape[1])
-    if phase.share == 1 and phase.frames == 1:
-        return core.true_frames(window), None
-    frames, losses = own_frames(window, core, roll, model.settle)
-    if phase.share == 1:
-        return frames, None
-    index, weight = important(losses, max(1, count), rng)
-    return frames.take(index), weight

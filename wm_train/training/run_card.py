@@ -14,23 +14,27 @@ import numpy as np
 import torch
 
 from wm_runtime.replays.dataset import Dataset
-from wm_train.config import Experiment
+from wm_train.config import ExactConfig, Experiment
 from wm_train.dynamics.step import WorldModel
 from wm_train.evaluate.bootstrap import ratio
 from wm_train.evaluate.figures import HEADLINE, Case
 from wm_train.evaluate.quick import SCORED, quick_windows
 from wm_train.evaluate.rollout import ALL_FIELDS, BASELINES
-from wm_train.training.begin import check_epochs, check_possible, differences, training_data
+from wm_train.training.begin import check_possible, differences, training_data
 from wm_train.training.checkpoint import build_model
 from wm_train.training.corpus import Mapped, Resident
 from wm_train.training.data import Windows, split_games
+from wm_train.training.learner import check_phases
 from wm_train.training.manifest import git_commit, processor
-from wm_train.training.memory import Need, free, plan
+from wm_train.training.memory import Need, Plan, free, plan, plan_whole_games
+from wm_train.training.phase_trial import PhaseTrial, kinds
 from wm_train.training.preflight import preflight
 from wm_train.training.runs import RunRecord, find_runs, most_similar
 from wm_train.training.trial import Trial
+from wm_train.training.whole_games import WholeGames
 
-TRIAL_STEPS = 50
+TRIAL_STEPS, LEAST_STEPS = 50, 3
+"""Steps of a trial, and at least, where each is a long rollout."""
 WATCHED = ("RC@20", "RC@5", "skill@20", "exact@20", "action@20", "change_acc", "hit_recall", "hit_precision")
 
 LATE = ("exact@20", "hit_recall", "hit_precision")
@@ -38,19 +42,18 @@ LATE = ("exact@20", "hit_recall", "hit_precision")
 
 
 @dataclass
-class Timing:
-    """Seconds of a one-step batch, and of an unrolled one by its length."""
+class Forecast:
+    """What a run will be: lines about its windows, its model and its time; hours in all, and memory; what would be
+    wrong with its verdicts, and when half of it is done."""
 
-    one_step: float
-    unrolled: dict[int, float]
-
-    def epoch(self, experiment: Experiment, batches: int) -> float:
-        """Seconds of training in an epoch."""
-        unroll = experiment.training.unroll
-        if not unroll:
-            return batches * self.one_step
-        longer = float(np.mean(list(self.unrolled.values())))
-        return batches * ((1 - unroll.share) * self.one_step + unroll.share * longer)
+    parameters: int
+    windows: str
+    model: str
+    time: list[str]
+    hours: float
+    memory: Plan
+    wrong: str
+    half: str
 
 
 def run_card(
@@ -59,37 +62,23 @@ def run_card(
     """The card in Markdown. `price`: of an hour of the machine · `launch`: the command that starts the run. Raises
     UserError for what could not be trained."""
     settings = experiment.training
-    check_epochs(experiment)
     games, held = split_games(dataset, settings.holdout, settings.max_games)
-    model = build_model(experiment)
-    check_possible(experiment, model)
-    steps = max(settings.unroll.lengths) if settings.unroll else 1
-    windows = Windows(dataset, games, model.core.window, steps=steps)
-    parameters = sum(p.numel() for p in model.parameters())
-    frames = int(dataset.frames[games].sum())
-    sample = windows.read(np.linspace(0, len(windows) - 1, min(4096, len(windows))).astype(int))
-    model.core.measure(dataset, games[:8], sample)  # the trial's speed does not hang on the tables' values
-    model.to(device)
-    need = Need(frames, len(windows), windows.length + steps - 1, parameters,
-                preflight(experiment, model, windows, device))  # fmt: skip
-    memory = plan(need, settings, device)
-    timing = _trial(experiment, model, windows, device, memory.mode)
-    drawn = min(settings.frames_per_epoch or len(windows), len(windows))
-    batches = math.ceil(drawn / settings.batch_size)
-    hours = settings.epochs * timing.epoch(experiment, batches) / 3600
+    forecast = _phases if isinstance(experiment.model, ExactConfig) else _epochs
+    will = forecast(experiment, dataset, games, device)
+    cost = (f"- {will.hours:.2f} hours in all, without the held-out games' verdicts; at {price:g} an hour: "
+            f"{will.hours * price:.2f}")  # fmt: skip
     runs = find_runs(save_dir)
     sections = {
         "Goal": [experiment.description or "(the experiment has no description: write down what is to be learned)"],
         "Target metrics": _targets(dataset, held, runs, settings.rollouts),
-        "Data": _data(dataset, experiment, games, len(windows), drawn),
-        "Model": [f"- {experiment.model.kind}, {parameters:,} parameters",
-                  f"- windows of {model.core.window} frames, the last the target",
+        "Data": _data(dataset, experiment, games, will.windows),
+        "Model": [f"- {experiment.model.kind}, {will.parameters:,} parameters", will.model,
                   f"- settings: `{json.dumps(experiment.model.model_dump(mode='json'))}`"],
         "Training": [f"- {name}: {json.dumps(value)}" for name, value in settings.model_dump(mode="json").items()],
         "Infrastructure": _machine(device),
-        "Time and cost": _time(experiment, timing, batches, hours, price),
-        "Memory": [memory.line(device)],
-        "Kill criteria": _kill(dataset, held, settings.rollouts),
+        "Time and cost": [*will.time, cost],
+        "Memory": [will.memory.line(device)],
+        "Kill criteria": _kill(dataset, held, settings.rollouts, will),
         "Commands": ["Launch:", "", f"    {launch}", "", "Resume:", "", f"    {launch} --resume"],
         "Prior runs": _prior(runs, experiment),
         "Sign-off": ["- [ ] goal and kill criteria agreed, by: ________  on: ________",
@@ -99,7 +88,67 @@ def run_card(
     return f"# Run card: {experiment.name}\n\n{body}\n"
 
 
-def _trial(experiment: Experiment, model: WorldModel, windows: Windows, device: torch.device, mode: str) -> Timing:
+def _epochs(experiment: Experiment, dataset: Dataset, games: list[int], device: torch.device) -> Forecast:
+    """Of a model that is trained in epochs of windows."""
+    settings = experiment.training
+    model = build_model(experiment)
+    check_possible(experiment, model)
+    lengths = settings.unroll.lengths if settings.unroll else ()
+    windows = Windows(dataset, games, model.core.window, steps=max(lengths, default=1))
+    parameters = sum(p.numel() for p in model.parameters())
+    frames = int(dataset.frames[games].sum())
+    sample = windows.read(np.linspace(0, len(windows) - 1, min(4096, len(windows))).astype(int))
+    model.core.measure(dataset, games[:8], sample)  # the trial's speed does not hang on the tables' values
+    model.to(device)
+    need = Need(frames, len(windows), windows.length + max(lengths, default=1) - 1, parameters,
+                preflight(experiment, model, windows, device))  # fmt: skip
+    memory = plan(need, settings, device)
+    one_step, unrolled = _trial(experiment, model, windows, device, memory.mode)
+    drawn = min(settings.frames_per_epoch or len(windows), len(windows))
+    size, batches = settings.batch_size, math.ceil(drawn / settings.batch_size)
+    share = settings.unroll.share if settings.unroll else 0.0
+    step = (1 - share) * one_step + share * float(np.mean(list(unrolled.values()) or [0.0]))
+    time = [f"- {batches:,} batches of {size:,} an epoch, {settings.epochs} epochs",
+            f"- measured in a trial of {TRIAL_STEPS} steps on this machine: {1000 * one_step:.1f} ms a step, "
+            f"{size / one_step:,.0f} windows/s"]  # fmt: skip
+    for n, seconds in unrolled.items():
+        time.append(f"- unrolled {n}: {1000 * seconds:.1f} ms a step, {size * n / seconds:,.0f} frames/s")
+    return Forecast(
+        parameters, f"- {len(windows):,} windows, of which an epoch draws {drawn:,}",
+        f"- windows of {model.core.window} frames, the last the target", time,
+        settings.epochs * batches * step / 3600, memory,
+        "held-out loss higher than in the epoch before, twice in a row", "half of the epochs",
+    )  # fmt: skip
+
+
+def _phases(experiment: Experiment, dataset: Dataset, games: list[int], device: torch.device) -> Forecast:
+    """Of the exact core."""
+    check_phases(experiment)
+    model = build_model(experiment)
+    check_possible(experiment, model)
+    trial = PhaseTrial(experiment, model, dataset, games, device)
+    parameters, frames = sum(p.numel() for p in model.parameters()), int(dataset.frames[games].sum())
+    memory = plan_whole_games(frames, len(games), parameters, WholeGames.bytes(frames))
+    phases, seconds, time = experiment.training.phases, 0.0, []
+    for kind in kinds(phases):
+        steps = max(LEAST_STEPS, TRIAL_STEPS // kind.frames)
+        each, many = trial.loaded(kind, steps).seconds, sum(p.steps for p in phases if kinds((p, kind)) == [kind])
+        seconds += each * many
+        size = kind.frames * kind.batch_size
+        time.append(f"- {many:,} steps of {kind.batch_size:,} windows of {kind.frames} frames, of which a share of "
+                    f"{kind.share:g} is learned from: in a trial of {steps} steps on this machine "
+                    f"{1000 * each:.1f} ms a step, {size / each:,.0f} frames/s")  # fmt: skip
+    drawn = sum(phase.steps * phase.batch_size * phase.frames for phase in phases)
+    return Forecast(
+        parameters, f"- {drawn:,} frames are drawn or rolled out in all", "- steps from true states, and rollouts",
+        time, seconds / 3600, memory, "RC@20 no lower in five verdicts, one after the other", "half of the steps",
+    )  # fmt: skip
+
+
+def _trial(
+    experiment: Experiment, model: WorldModel, windows: Windows, device: torch.device, mode: str
+) -> tuple[float, dict[int, float]]:
+    """Seconds of a one-step batch, and of an unrolled one by its length."""
     trial = Trial(experiment, model, windows, device)
     where = device if mode == "device" else torch.device("cpu")
     some = windows.games.tolist()[:64]  # gathering takes as long from few games as from many
@@ -107,7 +156,7 @@ def _trial(experiment: Experiment, model: WorldModel, windows: Windows, device: 
     trial.windows = Windows(windows.dataset, some, windows.length, corpus)
     one_step = trial.loaded(TRIAL_STEPS).seconds
     lengths = experiment.training.unroll.lengths if experiment.training.unroll else ()
-    return Timing(one_step, {n: trial.alone(max(3, TRIAL_STEPS // n), n) for n in lengths})
+    return one_step, {n: trial.alone(max(LEAST_STEPS, TRIAL_STEPS // n), n) for n in lengths}
 
 
 def _targets(dataset: Dataset, held: list[int], runs: list[RunRecord], rollouts: int) -> list[str]:
@@ -140,13 +189,13 @@ def _baselines(dataset: Dataset, held: list[int], rollouts: int) -> dict[str, di
     return found
 
 
-def _data(dataset: Dataset, experiment: Experiment, games: list[int], windows: int, drawn: int) -> list[str]:
+def _data(dataset: Dataset, experiment: Experiment, games: list[int], windows: str) -> list[str]:
     data = training_data(dataset, experiment)
     examples = [dataset.record(game) for game in games[:3]]
     return [
         f"- {dataset.path}: {data['games']:,} games, {data['frames']:,} frames; fingerprint {data['fingerprint']}",
         f"- {data['held_out_games']} more games are held out",
-        f"- {windows:,} windows, of which an epoch draws {drawn:,}",
+        windows,
         *(f"- for example {row['source']} ({row['frames']:,} frames, MD5 {row['md5']})" for row in examples),
     ]
 
@@ -161,24 +210,13 @@ def _machine(device: torch.device) -> list[str]:
     ]
 
 
-def _time(experiment: Experiment, timing: Timing, batches: int, hours: float, price: float) -> list[str]:
-    size = experiment.training.batch_size
-    lines = [f"- {batches:,} batches of {size:,} an epoch, {experiment.training.epochs} epochs",
-             f"- measured in a trial of {TRIAL_STEPS} steps on this machine: {1000 * timing.one_step:.1f} ms a step, "
-             f"{size / timing.one_step:,.0f} windows/s"]  # fmt: skip
-    for n, seconds in timing.unrolled.items():
-        lines.append(f"- unrolled {n}: {1000 * seconds:.1f} ms a step, {size * n / seconds:,.0f} frames/s")
-    return [*lines, f"- {hours:.2f} hours in all, without the held-out games' verdicts; at {price:g} an hour: "
-            f"{hours * price:.2f}"]  # fmt: skip
-
-
-def _kill(dataset: Dataset, held: list[int], rollouts: int) -> list[str]:
+def _kill(dataset: Dataset, held: list[int], rollouts: int, will: Forecast) -> list[str]:
     straight = _baselines(dataset, held, rollouts)["constant_velocity"]
     return [
         "- a loss that is not finite (the run stops by itself)",
-        "- held-out loss higher than in the epoch before, twice in a row",
-        f"- RC@20 above {_number(straight['RC@20'])} (constant velocity) after half of the epochs",
-        "- fewer than half of the frames/s above, for longer than an epoch",
+        f"- {will.wrong}",
+        f"- RC@20 above {_number(straight['RC@20'])} (constant velocity) after {will.half}",
+        "- fewer than half of the frames/s above, for more than ten minutes",
     ]
 
 

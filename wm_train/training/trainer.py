@@ -121,7 +121,7 @@ class Run:
 
     def go(self, stop_after: int | None) -> dict:
         """The rest of the run, or up to the end of epoch `stop_after`."""
-        tracker = start_tracker(self.experiment, self.out)
+        tracker = start_tracker(self.manifest, self.out)
         self.metrics = Metrics(self.out, self.progress.step, tracker)
         outcome = "stopped"
         try:
@@ -140,7 +140,7 @@ class Run:
                 write_text(self.out / "manifest.json", json.dumps(self.manifest, indent=1))
                 draw(self.out)
             if tracker:
-                tracker.finish(failed=outcome == "stopped")
+                tracker.finish(self.manifest)
         return self.manifest
 
     def _epoch(self) -> None:
@@ -206,15 +206,16 @@ class Run:
         row |= {kind: values for kind, values in means.items() if values}
         with same_randomness():
             row["held_out"] = self.judge.losses(self.model, size)
-            row["figures"], figures = self.judge.figures(self.model)
+            verdict = self.judge.rollouts.verdict(self.model)
             by_head = self.judge.losses_by_character(self.model, size)
-        by_character = {who: {"losses": by_head[who], **found} for who, found in figures.items()}
+        row["figures"] = verdict.figures
+        by_character = {who: {"losses": by_head[who], **found} for who, found in verdict.by_character.items()}
         self.manifest["epochs"].append(row)
         if row["figures"][CHOOSES] < at.best:
             at.best = row["figures"][CHOOSES]
             self.manifest["best"] = {"epoch": row["epoch"], **row["figures"]}
             save_checkpoint(self.out / "best.pt", self.model, self.manifest)
-        self._row({**row, "by_character": by_character})
+        self._row({**row, **verdict.further, "by_character": by_character})
 
     def _row(self, row: dict[str, Any]) -> None:
         self.metrics.write(row)

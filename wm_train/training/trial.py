@@ -58,14 +58,14 @@ class Trial:
         started = at_work = 0.0
         for k, (read, _) in enumerate(prefetch(reading) if windows.corpus.device.type == "cpu" else reading):
             batch = on_device(read, self.device)
-            before = self._clock()
+            before = clock(self.device)
             self._step(batch, targets)
-            now = self._clock()
+            now = clock(self.device)
             if k >= WARM_UP:
                 at_work += now - before
             elif k == WARM_UP - 1:
                 started = now
-        spent = self._clock() - started
+        spent = clock(self.device) - started
         return Loaded(spent / steps, at_work / spent)
 
     def alone(self, steps: int, targets: int = 1) -> float:
@@ -74,9 +74,9 @@ class Trial:
         started = 0.0
         for k in range(steps + WARM_UP):
             if k == WARM_UP:
-                started = self._clock()
+                started = clock(self.device)
             self._step(batch, targets)
-        return (self._clock() - started) / steps
+        return (clock(self.device) - started) / steps
 
     def sampling(self, steps: int, corpus: Corpus) -> float:
         """Seconds in which a batch is drawn, gathered and decoded from a corpus, nothing else going on."""
@@ -85,9 +85,9 @@ class Trial:
         started = 0.0
         for k, index in enumerate(numbers):
             if k == WARM_UP:
-                started = self._clock()
+                started = clock(self.device)
             windows.read(index)
-        return (self._clock() - started) / steps
+        return (clock(self.device) - started) / steps
 
     def sample(self, targets: int = 1) -> Stored:
         return self.windows.stored(self._numbers(1)[0], targets)
@@ -106,7 +106,9 @@ class Trial:
         torch.stack([loss.detach(), norm]).tolist()
         self.optimiser.step()
 
-    def _clock(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+
+def clock(device: torch.device) -> float:
+    """Seconds, once what was begun on the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
