@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wm_runtime.artifact import DEFAULT_MODEL, Artifact, open_artifact
-from wm_runtime.engines.onnx import OnnxEngine
+from wm_runtime.engines import Engine, open_engine
 from wm_runtime.schema import CONTROL_NAMES, CONTROLS, PLAYERS, State
 from wm_runtime.starts import Start
 
@@ -48,12 +48,17 @@ class Simulator:
     """
 
     def __init__(
-        self, model: str | Artifact = DEFAULT_MODEL, num_matches: int = 1, device: str = "cpu", threads: int = 0
+        self,
+        model: str | Artifact = DEFAULT_MODEL,
+        num_matches: int = 1,
+        device: str = "cpu",
+        threads: int = 0,
+        engine: str = "onnx",
     ):
         artifact = model if isinstance(model, Artifact) else open_artifact(model)
-        self._setup(artifact, OnnxEngine(artifact, device, threads), num_matches)
+        self._setup(artifact, open_engine(engine, artifact, device, threads), num_matches)
 
-    def _setup(self, artifact: Artifact, engine: OnnxEngine, num_matches: int) -> None:
+    def _setup(self, artifact: Artifact, engine: Engine, num_matches: int) -> None:
         self.artifact, self.num_matches, self._engine = artifact, num_matches, engine
         self.state, self._next_state = State.zeros(num_matches), State.zeros(num_matches)
         self.carry, self._next_carry = self._new_carry(num_matches), self._new_carry(num_matches)
