@@ -278,6 +278,16 @@ def _cum_sum(x: Tensor, axis: int, exclusive: int = 0, reverse: int = 0) -> Tens
     return x.flip(axis).cumsum(axis).flip(axis) if reverse else x.cumsum(axis)
 
 
+def _quantize(x: Tensor, scale: Tensor, zero: Tensor, axis: int = 1) -> Tensor:
+    bounds = torch.iinfo(zero.dtype)
+    return ((x / scale).round() + zero).clamp(bounds.min, bounds.max).to(zero.dtype)
+
+
+def _dequantize(x: Tensor, scale: Tensor, zero: Tensor, axis: int = 1) -> Tensor:
+    assert scale.dim() == 0 or axis % x.dim() == x.dim() - 1
+    return (x.float() - zero.float()) * scale
+
+
 _DTYPES: dict[int, torch.dtype] = {
     onnx.TensorProto.FLOAT: torch.float32, onnx.TensorProto.FLOAT16: torch.float16, onnx.TensorProto.BOOL: torch.bool,
     onnx.TensorProto.DOUBLE: torch.float64, onnx.TensorProto.INT32: torch.int32, onnx.TensorProto.INT64: torch.int64,
@@ -289,7 +299,8 @@ OPS: dict[str, Op] = {
     "Abs": Op(torch.abs), "Add": Op(torch.add), "And": Op(torch.logical_and), "ArgMax": Op(_arg_max),
     "BitwiseAnd": Op(torch.bitwise_and), "BitwiseOr": Op(torch.bitwise_or), "Cast": Op(_cast),
     "Clip": Op(_clip, (1, 2)), "Concat": Op(_concat), "Cos": Op(torch.cos), "CumSum": Op(_cum_sum, (1,)),
-    "Div": Op(_div, steep=True), "Einsum": Op(lambda *parts, equation: torch.einsum(equation.decode(), *parts)),
+    "DequantizeLinear": Op(_dequantize), "Div": Op(_div, steep=True),
+    "Einsum": Op(lambda *parts, equation: torch.einsum(equation.decode(), *parts)),
     "Equal": Op(torch.eq), "Exp": Op(torch.exp), "Expand": Op(_expand, (1,)), "Floor": Op(torch.floor),
     "Gather": Op(_gather, index=1), "GatherElements": Op(_gather_elements), "GatherND": Op(_gather_nd),
     "Gemm": Op(_gemm),
@@ -299,6 +310,7 @@ OPS: dict[str, Op] = {
     "Max": Op(_many(torch.maximum)), "Min": Op(_many(torch.minimum)), "Mod": Op(_mod),
     "Mul": Op(torch.mul, steep=True), "Neg": Op(torch.neg), "Not": Op(torch.logical_not), "Or": Op(torch.logical_or),
     "Pow": Op(torch.pow, steep=True), "Reciprocal": Op(torch.reciprocal, steep=True),
+    "QuantizeLinear": Op(_quantize),
     "ReduceMax": Op(_reduce(torch.amax), (1,)), "ReduceMean": Op(_reduce(torch.mean), (1,)),
     "ReduceMin": Op(_reduce(torch.amin), (1,)), "ReduceSum": Op(_reduce(_sum), (1,)), "Relu": Op(torch.relu),
     "Reshape": Op(_reshape, (1,)), "Round": Op(torch.round), "Shape": Op(_shape), "Sigmoid": Op(torch.sigmoid),
