@@ -47,6 +47,7 @@ def runtime(
     threads: Annotated[int, typer.Option(min=1, help="Threads of the engine.")] = os.cpu_count() or 1,
     seconds: Annotated[float, typer.Option(min=0.01, help="About what each measurement takes.")] = 3.0,
     most: Annotated[int, typer.Option(min=1, help="Matches up to which the cost by batch is measured.")] = 65536,
+    limit: Annotated[float, typer.Option(min=0, help="Seconds after which no larger batch is begun.")] = 300.0,
     json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
 ) -> None:
     """Steps a second of simulator and environment as a share of this machine's products, beside their bars."""
@@ -56,7 +57,7 @@ def runtime(
 
     if json is not None and not json.parent.is_dir():
         raise UserError(f"{json}: its folder does not exist; make it or name another place")
-    found = bench_runtime(model or [DEFAULT_MODEL], matches, threads, seconds, most, int8)
+    found = bench_runtime(model or [DEFAULT_MODEL], matches, threads, seconds, most, limit, int8)
     for line in lines(found):
         print(line)
     if json is not None:

@@ -44,10 +44,11 @@ class Clock:
 
 
 def bench_runtime(
-    models: list[str], matches: int, threads: int, seconds: float, most: int, whole: str | None
+    models: list[str], matches: int, threads: int, seconds: float, most: int, limit: float, whole: str | None
 ) -> dict[str, Any]:
-    """Every figure of the table, by name. `most`: matches up to which the cost by batch is measured; `seconds`: about
-    what each measurement takes; `whole`: the first model with its trunk in whole numbers."""
+    """Every figure of the table, by name. `most`: matches up to which the cost by batch is measured, as long as that
+    has not taken `limit` seconds; `seconds`: about what each measurement takes; `whole`: the first model with its trunk
+    in whole numbers."""
     peak = dict(peaks(seconds))
     out: dict[str, Any] = {
         "machine": f"{_processor()}, {os.cpu_count()} cores",
@@ -62,7 +63,7 @@ def bench_runtime(
         found = _model(open_artifact(whole), matches, threads, seconds, peak["float32"])
         base = out["models"][models[0]]
         out["int8"] = {**found, "times": base["simulator_cpu_us"] / found["simulator_cpu_us"], "model": whole}
-    out["batches"] = list(by_batch(open_artifact(models[0]), threads, seconds, most))
+    out["batches"] = list(by_batch(open_artifact(models[0]), threads, seconds, most, limit))
     return out
 
 
@@ -107,7 +108,7 @@ def _onnx_peak(dtype: type, seconds: float) -> float:
 
     rng = np.random.default_rng(0)
     whole = dtype is np.int8
-    b = rng.integers(-127, 128, (SIZE // 2, SIZE // 2)).astype(dtype)
+    b: np.ndarray = rng.integers(-127, 128, (SIZE // 2, SIZE // 2)).astype(dtype)
     types = (onnx.TensorProto.UINT8, onnx.TensorProto.INT32) if whole else (onnx.TensorProto.FLOAT,) * 2
     graph = helper.make_graph(
         [helper.make_node("MatMulInteger" if whole else "MatMul", ["a", "b"], ["c"])], "product",
@@ -205,9 +206,12 @@ def bytes_per_match(artifact: Artifact) -> int:
     return 2 * sum(a.nbytes for a in twice) + sum(a.nbytes for a in simulator.aux.values())
 
 
-def by_batch(artifact: Artifact, threads: int, seconds: float, most: int) -> Iterator[dict[str, float]]:
+def by_batch(artifact: Artifact, threads: int, seconds: float, most: int, limit: float) -> Iterator[dict[str, float]]:
     """Matches → µs of the processor a match-step."""
+    begun = time.perf_counter()
     for matches in (n for n in BATCHES if n <= most):
+        if time.perf_counter() - begun > limit:
+            return
         clock = stepped(artifact, matches, threads, seconds)
         yield {"matches": matches, "cpu_us": clock.cpu / matches * 1e6, "steps_per_second": matches / clock.wall}
 
@@ -223,7 +227,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     yield f"products of one core, 10⁹ operations a second: {speeds}"
     for name, row in found["models"].items():
         yield f"\n{name}, {row['mflop']:.1f} MFLOP a match-step"
-        bar = {"faithful": "≥ 18,000", "fast": "≥ 100,000"}.get(name, "")
+        bar = {"faithful": "≥ 18,000", "fast": "≥ 100,000"}.get(Path(name).stem, "")
         yield _row("Simulator.step, match-steps/s", f"{row['simulator_steps_per_second']:,.0f}", bar)
         yield _row("  µs of processor, share of peak", _costs(row, "simulator"), "")
         yield _row("vector env, env-steps/s", f"{row['env_steps_per_second']:,.0f}", bar)

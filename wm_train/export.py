@@ -20,6 +20,7 @@ from wm_train.compact import compact
 from wm_train.dynamics.core import zeros
 from wm_train.dynamics.step import AUX, WorldModel
 from wm_train.quantize import quantize
+from wm_train.tidy import tidy
 
 OPSET = 18
 WARMUP = 64
@@ -69,7 +70,7 @@ def export(model: WorldModel, manifest: dict[str, Any], path: str | Path, whole:
         if whole is not None:
             trunk = getattr(model.core.network, "trunk_weights", [])
             graph = quantize(graph, [weight.T.contiguous().numpy() for weight in trunk], whole)
-        graph = compact(graph)
+        graph = compact(tidy(graph))
     found = {"name": Path(path).stem, "trunk": "int8" if whole is not None else "float32"}
     write_artifact(path, graph, {**found, **metadata(model, manifest, inputs, outputs)})
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 import onnxruntime as ort
@@ -65,7 +66,7 @@ class OnnxEngine:
         if key not in self._bound:
             while len(self._bound) >= BOUND:
                 del self._bound[next(iter(self._bound))]
-            bound = [(r, self._bind(r, state, carry, next_state, next_carry, aux)) for r in self._slices(len(state))]
+            bound = [(r, self._bind(r, state, carry, next_state, next_carry, aux)) for r in self.slices(len(state))]
             self._bound[key] = bound, arrays
         parts, _ = self._bound[key]
         for rows, binding in parts:
@@ -77,14 +78,14 @@ class OnnxEngine:
             for _ in self._pool.map(self.session.run_with_iobinding, [binding for _, binding in parts]):
                 pass
 
-    def _slices(self, matches: int) -> list[slice]:
+    def slices(self, matches: int) -> list[slice]:
         """The batch in parts of nearly one size, as many for each thread."""
         if not self._sliced:
             return [slice(0, matches)]
         threads = max(1, min(self.threads, matches // LEAST))
         count = threads * -(-matches // (threads * SLICE))
         edges = [matches * i // count for i in range(count + 1)]
-        return [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        return [slice(a, b) for a, b in pairwise(edges)]
 
     def _bind(
         self,
