@@ -44,7 +44,10 @@ class Simulator:
 
     `state` is the present State of N matches, `aux` what the model said of the last step (name → (N, …)), `carry` the
     model's memory. Their arrays are reused: the next `step` or `reset` overwrites them. A restored snapshot continues
-    bit for bit at the same N, engine and onnxruntime version.
+    bit for bit at the same N, threads, engine and version of it; otherwise up to rounding (docs/performance.md).
+
+    `engine`: one of wm_runtime.engines.ENGINES, on its `device`; `threads` that step the batch, 0: one a core.
+    Raises UserError for a model, engine or device that is not there.
     """
 
     def __init__(
