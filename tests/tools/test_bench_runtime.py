@@ -64,3 +64,11 @@ def test_a_missing_folder_or_model_is_one_line(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=message):
             CliRunner().invoke(app, ["bench", "runtime", *SHORT, *arguments], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("arguments", [["--int8"], ["--dataset", "data/train"]])
+def test_whole_numbers_and_the_games_that_scale_them_go_together(arguments: list[str], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--int8 and --dataset go together"):
+        CliRunner().invoke(
+            app, ["export", "last.pt", "--out", str(tmp_path / "x.onnx"), *arguments], catch_exceptions=False
+        )
