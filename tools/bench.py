@@ -46,6 +46,32 @@ def replays(
 
 
 @app.command()
+def runtime(
+    model: Annotated[list[str] | None, typer.Option(help="Models to measure, the first also by batch.")] = None,
+    int8: Annotated[str | None, typer.Option(help="The first model, its trunk in int8, beside it.")] = None,
+    matches: Annotated[int, typer.Option(min=1, help="Matches of a batch.")] = 1024,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the engine.")] = os.cpu_count() or 1,
+    seconds: Annotated[float, typer.Option(min=0.01, help="About what each measurement takes.")] = 3.0,
+    most: Annotated[int, typer.Option(min=1, help="Matches up to which the cost by batch is measured.")] = 65536,
+    limit: Annotated[float, typer.Option(min=0, help="Seconds after which no larger batch is begun.")] = 300.0,
+    json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
+) -> None:
+    """Steps a second of simulator and environment as a share of this machine's products, beside their bars."""
+    from wm_runtime.artifact import DEFAULT_MODEL
+    from wm_runtime.errors import UserError
+    from wm_tools.bench_runtime import bench_runtime, lines
+
+    if json is not None and not json.parent.is_dir():
+        raise UserError(f"{json}: its folder does not exist; make it or name another place")
+    found = bench_runtime(model or [DEFAULT_MODEL], matches, threads, seconds, most, limit, int8)
+    for line in lines(found):
+        print(line)
+    if json is not None:
+        json.write_text(json_.dumps(found, indent=1))
+        print(f"wrote {json}")
+
+
+@app.command()
 def train(
     dataset: Annotated[Path, typer.Option(help="Dataset whose windows are learned from.")],
     config: Annotated[str, typer.Option(help="Experiment: a YAML file, or the name of one.")] = "baseline-v22",

@@ -16,15 +16,20 @@ app = typer.Typer(help="The models that ship, and any artifact.", no_args_is_hel
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="best.pt or last.pt of a run.")],
     out: Annotated[Path, typer.Option(help="Artifact to write, FILE.onnx.")],
+    int8: Annotated[bool, typer.Option("--int8", help="Trunk in 8-bit whole numbers; needs --dataset.")] = False,
+    dataset: Annotated[Path | None, typer.Option(help="Games that the scales of --int8 are found with.")] = None,
 ) -> None:
     """Turn a checkpoint into an artifact: the whole step as one ONNX graph."""
+    from wm_runtime.replays.dataset import Dataset
     from wm_train.export import export as run
     from wm_train.training.checkpoint import load_checkpoint
 
     if not out.parent.is_dir():
         raise UserError(f"{out}: its folder does not exist; make it or name another place")
+    if int8 != (dataset is not None):
+        raise UserError("--int8 and --dataset go together: scales are found with real games, data/train say")
     model, manifest = load_checkpoint(checkpoint)
-    run(model, manifest, out)
+    run(model, manifest, out, Dataset(dataset) if dataset is not None else None)
     print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
 
 

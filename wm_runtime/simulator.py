@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wm_runtime.artifact import DEFAULT_MODEL, Artifact, open_artifact
-from wm_runtime.engines.onnx import OnnxEngine
+from wm_runtime.engines import Engine, open_engine
 from wm_runtime.schema import CONTROL_NAMES, CONTROLS, PLAYERS, State
 from wm_runtime.starts import Start
 
@@ -44,16 +44,24 @@ class Simulator:
 
     `state` is the present State of N matches, `aux` what the model said of the last step (name → (N, …)), `carry` the
     model's memory. Their arrays are reused: the next `step` or `reset` overwrites them. A restored snapshot continues
-    bit for bit at the same N, engine and onnxruntime version.
+    bit for bit at the same N, threads, engine and version of it; otherwise up to rounding (docs/performance.md).
+
+    `engine`: one of wm_runtime.engines.ENGINES, on its `device`; `threads` that step the batch, 0: one a core.
+    Raises UserError for a model, engine or device that is not there.
     """
 
     def __init__(
-        self, model: str | Artifact = DEFAULT_MODEL, num_matches: int = 1, device: str = "cpu", threads: int = 0
+        self,
+        model: str | Artifact = DEFAULT_MODEL,
+        num_matches: int = 1,
+        device: str = "cpu",
+        threads: int = 0,
+        engine: str = "onnx",
     ):
         artifact = model if isinstance(model, Artifact) else open_artifact(model)
-        self._setup(artifact, OnnxEngine(artifact, device, threads), num_matches)
+        self._setup(artifact, open_engine(engine, artifact, device, threads), num_matches)
 
-    def _setup(self, artifact: Artifact, engine: OnnxEngine, num_matches: int) -> None:
+    def _setup(self, artifact: Artifact, engine: Engine, num_matches: int) -> None:
         self.artifact, self.num_matches, self._engine = artifact, num_matches, engine
         self.state, self._next_state = State.zeros(num_matches), State.zeros(num_matches)
         self.carry, self._next_carry = self._new_carry(num_matches), self._new_carry(num_matches)

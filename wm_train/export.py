@@ -14,10 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from wm_runtime.artifact import FORMAT_VERSION, write_artifact
+from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import CONTROL_NAMES, PLAYERS, field_table_hash, state_layout
 from wm_train.compact import compact
 from wm_train.dynamics.core import zeros
 from wm_train.dynamics.step import AUX, WorldModel
+from wm_train.quantize import quantize
+from wm_train.tidy import tidy
 
 OPSET = 18
 WARMUP = 64
@@ -39,11 +42,12 @@ class _Flat(nn.Module):
         return (*state, *(next_carry[name] for name in self.names), *(aux[name] for name in AUX))
 
 
-def export(model: WorldModel, manifest: dict[str, Any], path: str | Path) -> None:
+def export(model: WorldModel, manifest: dict[str, Any], path: str | Path, whole: Dataset | None = None) -> None:
     """Traces `model` and writes the artifact `path`, which is called as its file. Weights are stored in float16 and
-    reckoned with in float32.
+    reckoned with in float32; with a dataset `whole`, those of the trunk are 8-bit whole numbers, and so is what they
+    are multiplied with, on a scale that fits the dataset's games.
 
-    Raises UserError where it cannot be written.
+    Raises UserError where it cannot be written, and for a model without a trunk that may be in whole numbers.
     """
     model = as_shipped(model)
     flat = _Flat(model.eval())
@@ -62,8 +66,13 @@ def export(model: WorldModel, manifest: dict[str, Any], path: str | Path) -> Non
             flat, inputs, file, input_names=names, output_names=outputs, opset_version=OPSET, dynamo=True,
             dynamic_shapes=(*program_inputs[:4], tuple(program_inputs[4:])), external_data=False, verbose=False,
         )  # fmt: skip
-        graph = compact(file.read_bytes())
-    write_artifact(path, graph, {"name": Path(path).stem, **metadata(model, manifest, inputs, outputs)})
+        graph = file.read_bytes()
+        if whole is not None:
+            trunk = getattr(model.core.network, "trunk_weights", [])
+            graph = quantize(graph, [weight.T.contiguous().numpy() for weight in trunk], whole)
+        graph = compact(tidy(graph))
+    found = {"name": Path(path).stem, "trunk": "int8" if whole is not None else "float32"}
+    write_artifact(path, graph, {**found, **metadata(model, manifest, inputs, outputs)})
 
 
 @torch.no_grad()

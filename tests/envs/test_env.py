@@ -335,6 +335,12 @@ def test_an_opponent_of_ones_own_is_asked_each_frame(make: Make) -> None:
     assert controllers[1:, 1, C_["x_button"]].tolist() == [0, 1, 0, 1]
 
 
+def test_either_engine_plays_the_same_match(make: Make) -> None:
+    one, other = (play(make(engine=engine, opponent="random"), 7, 20) for engine in ("onnx", "torch"))
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_allclose(a[0], b[0], atol=1e-4)
+
+
 # --- errors ----------------------------------------------------------------------------------------------------------
 
 
@@ -350,6 +356,7 @@ def test_an_opponent_of_ones_own_is_asked_each_frame(make: Make) -> None:
         ({"action_space": "keyboard"}, "unknown action space 'keyboard': choose one of multidiscrete, controller"),
         ({"reward_weights": {"style": 1.0}}, r"unknown reward terms \['style'\]: choose among damage_dealt"),
         ({"device": "toaster"}, "device 'toaster' is not available"),
+        ({"engine": "abacus"}, "unknown engine 'abacus': choose one of onnx, torch"),
     ],
 )
 def test_unknown_names_are_user_errors(arguments: dict, message: str, make: Make) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from wm_runtime.artifact import Artifact
+from wm_runtime.engines.onnx import LEAST, SLICE, OnnxEngine
 from wm_runtime.errors import UserError
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import CONTROL_NAMES, PLAYERS, State
@@ -222,6 +223,49 @@ def test_arrays_are_reused(simulator: Simulator) -> None:
         simulator.step(pressed)
         seen.append(addresses())
     assert seen[1:3] == seen[3:5] == seen[5:7]
+
+
+@pytest.mark.parametrize("matches", [1, 63, 200, 1100])
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_a_batch_goes_in_slices_of_nearly_one_size(matches: int, threads: int, artifact: Artifact) -> None:
+    engine = OnnxEngine(artifact, threads=threads)
+    slices = engine.slices(matches)
+    assert [i for rows in slices for i in range(matches)[rows]] == list(range(matches))
+    sizes = [rows.stop - rows.start for rows in slices]
+    assert max(sizes) - min(sizes) <= 1
+    assert max(sizes) <= SLICE
+    assert len(sizes) == 1 or (len(sizes) % min(threads, matches // LEAST) == 0 and min(sizes) >= LEAST)
+
+
+def test_threads_step_every_match_and_say_the_same(artifact: Artifact, starts: Start) -> None:
+    index = np.arange(600) % BATCH
+    one, other = (Simulator(artifact, 600, threads=threads) for threads in (2, 3))
+    alone = Simulator(artifact, BATCH, threads=1)
+    for simulator in (one, other):
+        simulator.reset(starts.rows(index))
+    alone.reset(starts)
+    for pressed in pads(15):
+        alone.step(pressed)
+        for simulator in (one, other):
+            simulator.step(np.ascontiguousarray(pressed[index]))
+            assert np.array_equal(simulator.state.ints, alone.state.ints[index])
+            np.testing.assert_allclose(simulator.state.floats, alone.state.floats[index], atol=1e-3, rtol=1e-5)
+
+
+def test_simulators_that_share_an_engine_do_not_share_arrays(simulator: Simulator) -> None:
+    """Arrays are known again by identity: many simulators, some of them gone, never meet another's."""
+    pressed = pads(3)
+    others = [simulator.copy() for _ in range(6)]
+    for controllers in pressed:
+        simulator.step(controllers)
+    expected = everything(simulator)
+    for _ in range(4):
+        other = others.pop(0)
+        for controllers in pressed:
+            other.step(controllers)
+        assert_same(expected, everything(other))
+        del other
+        others.append(others[0].copy())
 
 
 # --- saving ----------------------------------------------------------------------------------------------------------

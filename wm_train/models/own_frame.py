@@ -89,6 +89,11 @@ class OwnFrameNetwork(nn.Module):
         self.amp = False
         """bfloat16 in matrix products, but for the first, which positions go through."""
 
+    @property
+    def trunk_weights(self) -> list[Tensor]:
+        """The matrices (out, in) of all blocks: those that may be in whole numbers."""
+        return [layer.weight for block in (*self.blocks, *self.later.values()) for layer in (block.into, block.out)]
+
     def trunk(self, numbers: Tensor, classes: Mapping[str, Tensor]) -> Tensor:
         """Features (N, 2, numbers) and classes (N, 2) → (N, 2, width)."""
         vectors = torch.cat([embed(classes[name]) for name, embed in self.embed.items()], dim=-1)
