@@ -92,7 +92,8 @@ class OwnFrameNetwork(nn.Module):
     @property
     def trunk_weights(self) -> list[Tensor]:
         """The matrices (out, in) of all blocks: those that may be in whole numbers."""
-        return [layer.weight for block in (*self.blocks, *self.later.values()) for layer in (block.into, block.out)]
+        blocks = (*self.blocks, self.decided, *self.later.values())
+        return [layer.weight for block in blocks for layer in (block.into, block.out)]
 
     def trunk(self, numbers: Tensor, classes: Mapping[str, Tensor]) -> Tensor:
         """Features (N, 2, numbers) and classes (N, 2) → (N, 2, width)."""
