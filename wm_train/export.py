@@ -112,6 +112,21 @@ def metadata(
         "warmup": WARMUP,
         "predicted": list(model.core.predicted),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "manifest": manifest,
+        "manifest": without_repeats(manifest),
         "fidelity": {},
     }
+
+
+def without_repeats(manifest: dict[str, Any], listed: dict[str, list[str]] | None = None) -> dict[str, Any]:
+    """A manifest, and those of the runs that it goes on from, each list of games once: where a fingerprint of the data
+    comes again, its list is left out."""
+    listed, out = listed or {}, dict(manifest)
+    data = manifest.get("data", {})
+    if data.get("md5") and listed.get(data.get("fingerprint")) == data["md5"]:
+        out["data"] = {name: value for name, value in data.items() if name != "md5"}
+    elif data.get("md5"):
+        listed = {**listed, data["fingerprint"]: data["md5"]}
+    for before in ("started_from", "pruned_from"):
+        if isinstance(manifest.get(before), dict):
+            out[before] = without_repeats(manifest[before], listed)
+    return out

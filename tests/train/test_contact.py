@@ -12,6 +12,7 @@ from wm_train.dynamics.contact import FALL, LANDING, REST, SINK, Contact
 from wm_train.dynamics.named import named
 
 FOX, THROWN = 1, 239
+DAMAGE_FLY_HIGH = 87
 CONTACT = Contact()
 every_stage = pytest.mark.parametrize("where", STAGES, ids=lambda s: s.name)
 
@@ -76,6 +77,11 @@ def test_who_stands_where_nothing_is_falls(where: Stage) -> None:
             "airborne": 1, "action": FALL, "jumps": 1, "self_x_air": 1.5,
         }  # fmt: skip
         assert fallen["y"] == pytest.approx(y, abs=1e-3)
+    hurt = one(where, x=last.x[1] + 1, y=last.y[1], ground=floor.id, action=DAMAGE_FLY_HIGH, state_age=7)
+    flung = settled(hurt, hurt)
+    assert (flung["airborne"] == 1).all()
+    assert (flung["action"] == DAMAGE_FLY_HIGH).all()
+    assert (flung["state_age"] == 7).all()
     held = one(where, x=last.x[1] + 1, y=last.y[1], ground=floor.id, action=THROWN)
     assert (settled(held, held)["airborne"] == 0).all()
 

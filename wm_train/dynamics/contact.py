@@ -43,6 +43,8 @@ class Contact(nn.Module):
     solid: Tensor
     held: Tensor
     """(actions,): those in which another fighter decides where this one is."""
+    hurt: Tensor
+    """(actions,): being hit: these go on in the air."""
     supported: Tensor
     """(actions,): those in which who is on the ground is on a surface."""
     moving: Tensor
@@ -62,7 +64,8 @@ class Contact(nn.Module):
                 ends = (*surface.x, *surface.y)
                 for name, value in zip(tables, ends, strict=True):
                     tables[name][stage, i] = value
-        held = torch.zeros(FIELD["action"].classes or 0, dtype=torch.bool)
+        held, hurt = (torch.zeros(FIELD["action"].classes or 0, dtype=torch.bool) for _ in range(2))
+        hurt[list(FAMILIES["damage"])] = True
         held[[action for family in HELD for action in FAMILIES[family]]] = True
         supported = torch.ones_like(held)
         supported[[action for family in UNSUPPORTED for action in FAMILIES[family]] + [TEETER]] = False
@@ -77,7 +80,7 @@ class Contact(nn.Module):
                 beside = 1e9 if surface.path else BESIDE
                 sides = [surface.x[0] - beside, surface.x[1] + beside]
                 moving[arena.id, surface.id] = torch.tensor([*sides, min(levels) - RESTS, max(levels) + RESTS])
-        found = {**tables, "ids": ids, "solid": solid, "held": held, "supported": supported, "moving": moving}
+        found = {**tables, "ids": ids, "solid": solid, "held": held, "hurt": hurt, "supported": supported, "moving": moving}
         for name, table in {**found, "jumps": jumps(unknown=2) - 1}.items():
             self.register_buffer(name, table, persistent=False)
 
@@ -118,6 +121,7 @@ class Contact(nn.Module):
         moves &= (after["y"] > box[..., 2]) & (after["y"] < box[..., 3])
         free &= self.supported[after["action"].long()] & (after["character"] != SAMUS)
         falls = free & (after["action"] > REBIRTH_WAIT) & ~on & ~moves & ~through
+        lets_go = falls & ~self.hurt[after["action"].long()]
         character = after["character"].long()
         ground = torch.where(stands | sinks, height, torch.full_like(height, -1e9)).amax(dim=-1)
         landed = torch.where(sinks, ids.expand_as(sinks), nothing).amax(dim=-1)
@@ -125,8 +129,8 @@ class Contact(nn.Module):
             **after,
             "y": torch.where(on | through, ground, after["y"]),
             "airborne": after["airborne"].masked_fill(through, 0).masked_fill(falls, 1),
-            "action": after["action"].masked_fill(through, LANDING).masked_fill(falls, FALL),
-            "state_age": after["state_age"].masked_fill(falls, 0.0),
+            "action": after["action"].masked_fill(through, LANDING).masked_fill(lets_go, FALL),
+            "state_age": after["state_age"].masked_fill(lets_go, 0.0),
             "jumps": torch.where(falls, torch.minimum(self.jumps[character], after["jumps"]), after["jumps"]),
             "self_x_air": torch.where(falls, after["self_x_ground"], after["self_x_air"]),
             "ground": torch.where(through, landed, after["ground"]),
