@@ -52,6 +52,7 @@ class Scripted:
     def __init__(self, window: Window, change: Callable[[State], None] = lambda state: None):
         self._window, self._change, self._row = window, change, 0
         self.state = window.at(0)
+        self.carry: dict[str, np.ndarray] = {}
 
     def reset(self, start: Start) -> None:
         self._row, self.state = 0, self._window.at(0)

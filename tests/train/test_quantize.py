@@ -122,4 +122,5 @@ def test_scales_come_from_moments_of_real_games(dataset: Dataset) -> None:
 def test_the_blocks_of_the_exact_core_are_its_trunk() -> None:
     network = ExactCore(ExactConfig(width=16, blocks=2, late=8)).network
     shapes = [tuple(w.shape) for w in network.trunk_weights]
-    assert shapes == [*[(32, 16), (16, 32)] * 3, (16, 16), (16, 16), (8, 16), (16, 8)]
+    wide, late = [(32, 16), (16, 32)], [(8, 16), (16, 8)]
+    assert shapes == [*wide, *wide, *late, *wide, (16, 16), (16, 16), *late]

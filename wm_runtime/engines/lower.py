@@ -311,6 +311,7 @@ OPS: dict[str, Op] = {
     "Mul": Op(torch.mul, steep=True), "Neg": Op(torch.neg), "Not": Op(torch.logical_not), "Or": Op(torch.logical_or),
     "Pow": Op(torch.pow, steep=True), "Reciprocal": Op(torch.reciprocal, steep=True),
     "QuantizeLinear": Op(_quantize),
+    "ReduceLogSumExp": Op(_reduce(torch.logsumexp), (1,)),
     "ReduceMax": Op(_reduce(torch.amax), (1,)), "ReduceMean": Op(_reduce(torch.mean), (1,)),
     "ReduceMin": Op(_reduce(torch.amin), (1,)), "ReduceSum": Op(_reduce(_sum), (1,)), "Relu": Op(torch.relu),
     "Reshape": Op(_reshape, (1,)), "Round": Op(torch.round), "Shape": Op(_shape), "Sigmoid": Op(torch.sigmoid),

@@ -80,8 +80,8 @@ class Contact(nn.Module):
                 beside = 1e9 if surface.path else BESIDE
                 sides = [surface.x[0] - beside, surface.x[1] + beside]
                 moving[arena.id, surface.id] = torch.tensor([*sides, min(levels) - RESTS, max(levels) + RESTS])
-        found = {**tables, "ids": ids, "solid": solid, "held": held, "hurt": hurt, "supported": supported, "moving": moving}
-        for name, table in {**found, "jumps": jumps(unknown=2) - 1}.items():
+        found = {**tables, "ids": ids, "solid": solid, "held": held, "supported": supported, "moving": moving}
+        for name, table in {**found, "hurt": hurt, "jumps": jumps(unknown=2) - 1}.items():
             self.register_buffer(name, table, persistent=False)
 
     def forward(self, before: Named, after: Named, stage: Tensor) -> Named:
