@@ -164,8 +164,7 @@ class Candidates(nn.Module):
     ) -> dict[str, list[Tensor]]:
         """Launches by the other fighter's move, either way, and the turn by the stick when hitlag ends."""
         x, y = turned(before["knockback_x"], before["knockback_y"], last_controllers)
-        far = length(x, y)
-        left = ((far - DECAY) / far).clamp(min=0.0)
+        left = _left(x, y)
         along, up = self.tables.launches(before, rise, attack)
         out = {"knockback_x": [x * facing, x * left * facing, *along.unbind(-1), *(-along).unbind(-1)]}
         return {**out, "knockback_y": [y * left, *up.unbind(-1)]}
@@ -176,18 +175,13 @@ class Candidates(nn.Module):
     ) -> dict[str, list[Tensor]]:  # fmt: skip
         stick = controllers[..., C_["main_x"]] * facing
         x, ground, y = own["self_x_air"], own["self_x_ground"], own["self_y"]
-        drift = _known(self.tables.drift[character], torch.zeros_like(x)[..., None])
-        push = stick * drift[..., 0] + stick.sign() * drift[..., 1]
-        top, rub = stick * self.air_speed[character], self.air_friction[character]
-        slowed = x - x.sign() * torch.minimum(x.abs(), rub)
-        towards = torch.where((top - x) * stick > 0, x + push, slowed)
-        reached = torch.where((top - x).abs() <= push.abs(), top, towards)
+        push, top, slowed, reached = self._drifting(x, stick, character)
+        rub = self.air_friction[character]
         eased = torch.where((x.abs() - rub) < top.abs(), top, slowed)
         tilt = controllers[..., C_["main_y"]]
         tilted = length(stick, tilt)
         kx, ky = own["knockback_x"], own["knockback_y"]
-        far = length(kx, ky)
-        left = ((far - DECAY) / far).clamp(min=0.0)
+        left = _left(kx, ky)
         friction = self.friction[character]
         fall = torch.maximum(y - self.gravity[character], -self.terminal[character])
         none = torch.zeros_like(x)
@@ -227,6 +221,15 @@ class Candidates(nn.Module):
                               x * AIR_DODGE_DECAY, dodge_x * AIR_DODGE_DECAY, _slower(ground, slow[..., 1]),
                               ground + 2 * (stick * walk[..., 0] + stick.sign() * walk[..., 1]), -usual_ground],
         }  # fmt: skip
+
+    def _drifting(self, v: Tensor, stick: Tensor, character: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Velocity v in the air and the stick (N, 2) → what the stick adds, the speed that it leads to, v after
+        friction, and v a frame later, as near to that speed as it gets."""
+        drift = _known(self.tables.drift[character], torch.zeros_like(v)[..., None])
+        push = stick * drift[..., 0] + stick.sign() * drift[..., 1]
+        top, slowed = stick * self.air_speed[character], _slower(v, self.air_friction[character])
+        towards = torch.where((top - v) * stick > 0, v + push, slowed)
+        return push, top, slowed, torch.where((top - v).abs() <= push.abs(), top, towards)
 
     def _on_ground(self, v: Tensor, air: Tensor, stick: Tensor, character: Tensor) -> list[Tensor]:
         """Friction, walking, dashing and running from velocity v, all (N, 2)."""
@@ -292,14 +295,8 @@ class Candidates(nn.Module):
         air, ground = before["self_x_air"] * facing, before["self_x_ground"] * facing
         stick = controllers[..., C_["main_x"]] * facing
         on_ground = self._on_ground(ground, air, stick, character)
-        drift = _known(self.tables.drift[character], torch.zeros_like(x)[..., None])
-        push = stick * drift[..., 0] + stick.sign() * drift[..., 1]
-        top, rub = stick * self.air_speed[character], self.air_friction[character]
-        slowed = _slower(air, rub)
-        towards = torch.where((top - air) * stick > 0, air + push, slowed)
-        reached = torch.where((top - air).abs() <= push.abs(), top, towards)
-        far = length(before["knockback_x"], before["knockback_y"])
-        blown = before["knockback_x"] * ((far - DECAY) / far).clamp(min=0.0)
+        _, _, slowed, reached = self._drifting(air, stick, character)
+        blown = before["knockback_x"] * _left(before["knockback_x"], before["knockback_y"])
         slid = _slower(before["knockback_x"], self.friction[character])
         usual = _known(self.tables.moves[next_row][..., _COLUMN["x.change"]], torch.zeros_like(x))
         grounded = [ground, *(on_ground[i] for i in (1, 2, 6, 7, 8, 9, 10))]
@@ -330,8 +327,7 @@ class Candidates(nn.Module):
         held_main, held_c = last_controllers[..., C_["main_y"]], last_controllers[..., C_["c_y"]]
         character, own = before["character"].long(), before["self_y"]
         fall = torch.minimum(torch.maximum(own - self.gravity[character], -self.terminal[character]), own)
-        far = length(before["knockback_x"], before["knockback_y"])
-        blown = before["knockback_y"] * ((far - DECAY) / far).clamp(min=0.0)
+        blown = before["knockback_y"] * _left(before["knockback_x"], before["knockback_y"])
         fast = -self.fast_fall[character]
         ways = [v + blown for v in (fall, own, own - self.gravity[character], fast, torch.zeros_like(y))]
         ways.append(_known(self.tables.moves[next_row][..., _COLUMN["y.change"]], torch.zeros_like(y)))
@@ -384,6 +380,12 @@ def shield_damage(before: Named, after: Named) -> Tensor:
     """Percent of the move that a shield was struck by, (N, 2); 0 where it was not."""
     damage = (before["shield"] - after["shield"] - SHIELD_DRAIN) / SHIELD_SHARE
     return torch.where(after["action"] == SHIELD_STUN, damage, torch.zeros_like(damage)).clamp(min=0.0)
+
+
+def _left(x: Tensor, y: Tensor) -> Tensor:
+    """Share of a knockback (N, 2) that is left a frame later in the air."""
+    far = length(x, y)
+    return ((far - DECAY) / far).clamp(min=0.0)
 
 
 def _rubbed(v: Tensor, friction: Tensor) -> list[Tensor]:

@@ -16,8 +16,6 @@ from torch import Tensor
 LOSSES = (0.09, 0.08, 0.07, 0.06, 0.05, 0.04, 0.03, 0.02, 0.01)
 """Share of damage that a move loses for each place where it stands, the last one first (SmashWiki, Stale-move
 negation)."""
-
-
 DYING = 10
 """Last action of dying."""
 NEVER = 250
@@ -65,6 +63,19 @@ class Struck:
         return since.astype(np.int32), np.where(known[..., None], self.after[index], 0).astype(np.int32)
 
 
+def begins_anew(columns: dict[str, np.ndarray]) -> np.ndarray:
+    """A game's columns → frames on which each fighter's action begins, or begins anew, (T, 2) bool."""
+    begins = np.ones(columns["action"].shape, bool)
+    begins[1:] = (np.diff(columns["action"], axis=0) != 0) | (np.diff(columns["state_age"], axis=0) < -0.5)
+    return begins
+
+
+def frames_since(event: np.ndarray) -> np.ndarray:
+    """Events (T, 2) bool → frames since the latest, (T, 2); since the first frame where there was none."""
+    time = np.arange(len(event))[:, None]
+    return time - np.maximum.accumulate(np.where(event, time, 0), axis=0)
+
+
 def struck_in_game(columns: dict[str, np.ndarray]) -> Struck:
     """The same from a game's columns (T, 2)."""
     shape = columns["percent"].shape
@@ -73,10 +84,7 @@ def struck_in_game(columns: dict[str, np.ndarray]) -> Struck:
     dying = columns["action"] <= DYING
     dies = dying.copy()
     dies[1:] &= ~dying[:-1]
-    begins = np.ones(shape, bool)
-    begins[1:] = (np.diff(columns["action"], axis=0) != 0) | (np.diff(columns["state_age"], axis=0) < -0.5)
-    time = np.arange(shape[0])[:, None]
-    begun = time - np.maximum.accumulate(np.where(begins, time, 0), axis=0)
+    begun = frames_since(begins_anew(columns))
     frames = np.flatnonzero((lands | dies).any(axis=1))
     attack = columns["last_attack"][frames].astype(np.int32)
     queue, since = torch.zeros(2, len(LOSSES), dtype=torch.int32), torch.full((2,), NEVER)

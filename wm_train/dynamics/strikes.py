@@ -18,6 +18,7 @@ from wm_runtime.schema import FIELD
 from wm_train.dynamics.hitboxes import FAR, HitboxDistance
 from wm_train.dynamics.kinematics import velocity
 from wm_train.dynamics.named import Named
+from wm_train.dynamics.stale import begins_anew, frames_since
 
 CHARACTERS, ACTIONS = FIELD["character"].classes or 0, FIELD["action"].classes or 0
 CIRCLES = 2
@@ -164,10 +165,9 @@ def near_of_game(columns: dict[str, np.ndarray], strikes: Strikes) -> dict[str, 
     own = np.where(before["airborne"] == 1, before["self_x_air"], before["self_x_ground"])
     x = before["x"] + (own + before["knockback_x"]) * free
     y = before["y"] + (before["self_y"] + before["knockback_y"]) * free
-    begun = columns["state_age"][1:] < columns["state_age"][:-1] - 0.5
-    begun |= columns["action"][1:] != columns["action"][:-1]
-    time = np.arange(len(begun))[:, None]
-    began = np.maximum.accumulate(np.where(begun, time, 0), axis=0)
+    begins = begins_anew(columns)[1:]
+    time = np.arange(len(begins))[:, None]
+    began = time - frames_since(begins)
     lags = (after["hitlag"] > 0) & (after["hitlag"] >= before["hitlag"])
     lagged = np.maximum.accumulate(np.where(lags, time, -1), axis=0)
     spent = np.zeros_like(lags)

@@ -14,7 +14,7 @@ from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import FIELD, VELOCITIES
 from wm_train.dynamics.geometry import Geometry
 from wm_train.dynamics.launch import Launches, weights
-from wm_train.dynamics.stale import freshness, struck_in_game
+from wm_train.dynamics.stale import frames_since, freshness, struck_in_game
 from wm_train.dynamics.strikes import Strikes, near_of_game
 
 CHARACTERS, ACTIONS = FIELD["character"].classes or 0, FIELD["action"].classes or 0
@@ -554,7 +554,6 @@ def _freshness(columns: dict[str, np.ndarray]) -> np.ndarray:
 
 def _run_lengths(action: np.ndarray) -> np.ndarray:
     """Actions (T, 2) → for how many frames each has lasted before this one, (T, 2)."""
-    time = np.arange(len(action))[:, None]
     changed = np.ones(action.shape, bool)
     changed[1:] = action[1:] != action[:-1]
-    return time - np.maximum.accumulate(np.where(changed, time, 0), axis=0)
+    return frames_since(changed)
