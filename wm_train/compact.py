@@ -6,7 +6,7 @@
 | float16 | no float32 of it needs more | Cast |
 | int32 | no int64 of it needs more | Cast |
 | its different rows, and which comes where | few rows differ | Gather |
-| its different values, and which comes where | at most 65,536 differ | Cast, Gather |
+| its different values, and which comes where, in a byte or two | at most 65,536 differ | Cast, Gather |
 
 What the exporter notes of where a node comes from is left out.
 
@@ -76,6 +76,14 @@ def _same_rows(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _narrow(name: str, array: np.ndarray) -> tuple[list[TensorProto], list[onnx.NodeProto]]:
+    codes: tuple[list[TensorProto], list[onnx.NodeProto]] | None = None
+    if array.dtype == np.float32 and array.size >= LEAST:
+        values, where = np.unique(array.view(np.uint32), return_inverse=True)
+        if len(values) <= 1 << 16 and 2 * len(values) < array.size:
+            where = where.reshape(array.shape).astype(np.uint8 if len(values) <= 1 << 8 else np.uint16)
+            codes = _coded(name, where, values.view(np.float32))
+            if where.dtype == np.uint8:
+                return codes
     narrow = {np.dtype(np.float32): np.float16, np.dtype(np.int64): np.int32}.get(array.dtype)
     if narrow is not None and array.size >= LEAST:
         with np.errstate(over="ignore"):
@@ -84,12 +92,12 @@ def _narrow(name: str, array: np.ndarray) -> tuple[list[TensorProto], list[onnx.
             tensor = numpy_helper.from_array(small, f"{name}.narrow")
             to = helper.np_dtype_to_tensor_dtype(array.dtype)
             return [tensor], [helper.make_node("Cast", [tensor.name], [name], to=to)]
-    if array.dtype == np.float32 and array.size >= LEAST:
-        values, where = np.unique(array.view(np.uint32), return_inverse=True)
-        if len(values) <= 1 << 16 and 2 * len(values) < array.size:
-            codes = numpy_helper.from_array(where.reshape(array.shape).astype(np.uint16), f"{name}.codes")
-            return [codes, numpy_helper.from_array(values.view(np.float32), f"{name}.values")], [
-                helper.make_node("Cast", [codes.name], [f"{name}.where"], to=TensorProto.INT32),
-                helper.make_node("Gather", [f"{name}.values", f"{name}.where"], [name]),
-            ]
-    return [numpy_helper.from_array(array, name)], []
+    return codes or ([numpy_helper.from_array(array, name)], [])
+
+
+def _coded(name: str, where: np.ndarray, values: np.ndarray) -> tuple[list[TensorProto], list[onnx.NodeProto]]:
+    tensors = [numpy_helper.from_array(where, f"{name}.codes"), numpy_helper.from_array(values, f"{name}.values")]
+    return tensors, [
+        helper.make_node("Cast", [f"{name}.codes"], [f"{name}.where"], to=TensorProto.INT32),
+        helper.make_node("Gather", [f"{name}.values", f"{name}.where"], [name]),
+    ]

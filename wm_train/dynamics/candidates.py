@@ -14,8 +14,9 @@ from wm_runtime.schema import C_, FIELD, VELOCITIES
 from wm_train.dynamics.features import AIR_DODGE, AIR_DODGE_DECAY
 from wm_train.dynamics.geometry import REST, Geometry, Surfaces
 from wm_train.dynamics.kinematics import displacement, length
-from wm_train.dynamics.launch import LAUNCHES, hitstun, turned
+from wm_train.dynamics.launch import LAUNCHES, turned
 from wm_train.dynamics.named import Named, bounded
+from wm_train.dynamics.strikes import SHIELD_FULL
 from wm_train.dynamics.tables import (
     AGE_RATES,
     AGE_STARTS,
@@ -40,7 +41,7 @@ NUDGE, SHIFT = 6.0, 3.0
 """Reach of smash and automatic directional influence, units at full stick."""
 SHIELDED = 0.66
 """The share of it that is left behind a shield."""
-SHIELD_FULL, SHIELD_CHANGES = 60.0, (-0.28, -0.14, 0.07, -0.2828, -0.4, -0.21)
+SHIELD_CHANGES = (-0.28, -0.14, 0.07, -0.2828, -0.4, -0.21)
 SHIELD_DRAIN, LIGHT_DRAIN = 0.28, 0.38
 """What a hard shield loses a frame, and how much less of that for each part of the trigger that is not pressed."""
 SHIELD_SHARE, SHIELD_PUSH = 0.7, (0.24, 0.054, 2.0)
@@ -165,7 +166,7 @@ class Candidates(nn.Module):
         """Launches by the other fighter's move, either way, and the turn by the stick when hitlag ends."""
         x, y = turned(before["knockback_x"], before["knockback_y"], last_controllers)
         left = _left(x, y)
-        along, up = self.tables.launches(before, rise, attack)
+        along, up, _ = self.tables.launches(before, rise, attack)
         out = {"knockback_x": [x * facing, x * left * facing, *along.unbind(-1), *(-along).unbind(-1)]}
         return {**out, "knockback_y": [y * left, *up.unbind(-1)]}
 
@@ -369,10 +370,14 @@ class Candidates(nn.Module):
         blows = shield[..., None] - SHIELD_DRAIN - SHIELD_SHARE * damage
         return torch.cat([torch.stack(columns, dim=-1), blows], dim=-1).clamp(0.0, SHIELD_FULL)
 
-    def misc_as(self, before: Named, after: Named, row: Tensor, regressed: Tensor) -> Tensor:
+    def misc_as(
+        self, before: Named, after: Named, row: Tensor, attack: Tensor, rise: Tensor, regressed: Tensor
+    ) -> Tensor:
+        """State, what is known of the next one, its row, the other fighter's move and the rise of percent →
+        (N, 2, SIZES["misc_as"])."""
         misc = bounded(before["misc_as"])
         table = _known(self.tables.moves[row][..., _COLUMN["misc_as.value"]], misc)
-        stun = hitstun(after["knockback_x"], after["knockback_y"])
+        stun, _ = self.tables.launches.hitstun(before, after, rise, attack)
         return torch.stack([misc + regressed, misc, misc - 1, torch.zeros_like(misc), table, stun, misc + 1], dim=-1)
 
 

@@ -23,7 +23,9 @@ from wm_train.dynamics.candidates import FOLLOWING, MIRRORED, REGRESSED, SCALE, 
 from wm_train.dynamics.core import Carry, Core, Proposal, zeros
 from wm_train.dynamics.features import EMBEDDED, FLAGS, Features, pace, scaled
 from wm_train.dynamics.geometry import Surfaces, crosses, slope_at, support
+from wm_train.dynamics.hurt import Hurt
 from wm_train.dynamics.kinematics import displacement
+from wm_train.dynamics.launch import hurt_level
 from wm_train.dynamics.memory import Past, carry_layout, recall, remember, struck_with
 from wm_train.dynamics.named import Named, bounded, named
 from wm_train.dynamics.select import LAST_RULED_ACTION, REBIRTH_WAIT
@@ -146,6 +148,7 @@ class ExactCore(Core):
         self.features = Features(self.tables)
         self.candidates = Candidates(self.tables)
         self.geometry = self.candidates.geometry
+        self.hurt = Hurt()
         embedded = {e.name: (vocabulary(e.vocabulary, (1, 1)), e.width) for e in EMBEDDED}
         numbers = self._count_numbers()
         self.network = OwnFrameNetwork(
@@ -213,6 +216,8 @@ class ExactCore(Core):
         cosine = slope_at(surfaces, before["x"], before["y"])
         if truth is None:
             self._choose(after, before, past, match, controllers, heads, attack, fresh, rise, cosine)
+            stun, launched = self.tables.launches.hitstun(before, after, rise, attack)
+            after["action"] = self.hurt(before, after, launched, hurt_level(stun), logits["action"])
 
         _, heads = self.network.stage("moved", h, self._contact(before, told, surfaces, stage))
         logits |= heads
@@ -263,7 +268,7 @@ class ExactCore(Core):
             after[name] = _pick(options, heads[name]) * sign
         lags = self.candidates.hitlag(before, after, rise)
         after["hitlag"] = _pick(lags, heads["hitlag"]).round().clamp(min=0.0)
-        misc = self.candidates.misc_as(before, after, row, _value(heads, "misc_as"))
+        misc = self.candidates.misc_as(before, after, row, attack, rise, _value(heads, "misc_as"))
         after["misc_as"] = _pick(misc, heads["misc_as"])
 
     def _strikes(self, before: Named, past: Past, action: Tensor) -> Tensor:
@@ -358,7 +363,7 @@ class ExactCore(Core):
             "hitlag": self.candidates.hitlag(before, after, rise),
             "percent": self.candidates.percent(before, attack, fresh, zero),
             "shield": self.candidates.shield(before, past.last, attack, fresh, controllers, last, zero),
-            "misc_as": self.candidates.misc_as(before, after, rows[0], zero),
+            "misc_as": self.candidates.misc_as(before, after, rows[0], attack, rise, zero),
         }
         for name, more in following.items():
             options[name] = torch.cat([options[name], torch.stack(more, dim=-1)], dim=-1)

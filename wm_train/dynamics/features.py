@@ -15,7 +15,7 @@ from wm_runtime.schema import AXES, C_, FIELD, M_, VELOCITIES
 from wm_train.dynamics.geometry import Geometry, ceiling, crosses, support
 from wm_train.dynamics.hitboxes import HitboxDistance
 from wm_train.dynamics.kinematics import length, velocity
-from wm_train.dynamics.memory import CONTROLLERS, COUNTERS, Past, struck_with
+from wm_train.dynamics.memory import CONTROLLERS, COUNTERS, Past, pressed, struck_with
 from wm_train.dynamics.named import Named, bounded
 from wm_train.dynamics.stale import freshness
 from wm_train.dynamics.tables import FEET_LOCKED, MOVE_COLUMNS, MoveTables
@@ -35,6 +35,10 @@ AGES = 96
 MIRRORED = ("main_x", "c_x")
 SCALES = (50.0, 5.0, 0.5)
 """Distances are seen at these scales, units: each is clamped to ±1."""
+CARRIED = (1.0, 0.2)
+"""Scales of what moves a fighter beside its velocities, units a frame."""
+TECH_WINDOW = 20
+"""Frames after a press that counts in which who comes down techs."""
 ROWS, RUN_ROWS = -1, -2
 """Vocabularies that are as large as the tables that were measured: rows by age, and by frames in the action."""
 
@@ -110,7 +114,7 @@ class Features(nn.Module):
         ]
         parts = [torch.stack(columns, dim=-1), *self._controllers(state, past, controllers), self._flags(state)]
         fine = [*self._feet(state, past, match, controllers), *self._shots(state, past), *self._left(state, past)]
-        fine += self._stale(state, past)
+        fine += self._stale(state, past) + self._tech(state, past, controllers) + self._carried(state, past)
         parts.append(torch.stack(fine, dim=-1))
         return torch.cat(parts, dim=-1)
 
@@ -298,6 +302,26 @@ class Features(nn.Module):
         move = (state["character"] * ACTIONS + state["action"]).long()
         lost = 1 - freshness(struck_with(past.numbers), self.tables.last_attack[move])
         return [lost * 4, lost.flip(1) * 4]
+
+    def _tech(self, state: Named, past: Past, controllers: Tensor) -> list[Tensor]:
+        """Frames since L or R was pressed so that it counts for a tech, the next frame included."""
+        pair = torch.stack([past.controllers[:, -1], controllers], dim=1)
+        counts = pressed(past.numbers, pair, state["hitlag"] > 1)[1]
+        since = past.numbers["since_tech"] + 1
+        since = since.masked_fill(counts, 0).float()
+        return [(since / 40).clamp(max=2.0), (since < TECH_WINDOW).float(), 1 / (1 + since)]
+
+    def _carried(self, state: Named, past: Past) -> list[Tensor]:
+        """By how much more each fighter moved last than its velocities say: wind, a platform that moves, a push."""
+        vx, vy = velocity(state)
+        moves = (state["hitlag"] == 0).float()
+        along = (state["x"] - past.last["x"] - vx) * moves
+        up = (state["y"] - past.last["y"] - vy) * moves
+        facing = state["facing"].float()
+        columns = []
+        for x, y in ((along * facing, up), (along.flip(1) * facing, up.flip(1))):
+            columns += [*scaled(x, CARRIED), *scaled(y, CARRIED)]
+        return columns
 
     def _hits(self, state: Named, past: Past) -> list[Tensor]:
         """Nearness of hitboxes, and whether this action of either has hit already."""

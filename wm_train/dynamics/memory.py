@@ -29,9 +29,15 @@ COUNTERS: tuple[str, ...] = (
 ledge; shoulder, L or R was last pressed; percent last rose; the fighter last came down from the air."""
 STRUCK_WITH: tuple[str, ...] = tuple(f"struck_with_{i + 1}" for i in range(len(LOSSES)))
 """Ids of the moves with which the fighter hit last, 0 for none: see dynamics.stale."""
-NUMBERS: tuple[str, ...] = (*COUNTERS, "action_1", "action_2", "since_begun", "since_struck", *STRUCK_WITH)
+NUMBERS: tuple[str, ...] = (
+    *COUNTERS, "action_1", "action_2", "since_begun", "since_press", "since_tech", "since_struck", *STRUCK_WITH,
+)  # fmt: skip
 """Columns of the memory's integers: the counters, the two actions before the present one, frames since the action
-began or began anew, since a hit of the fighter landed, and its moves that hit."""
+began or began anew, since L or R went all the way down, since that counted for a tech, since a hit of the fighter
+landed, and its moves that hit."""
+TECH_LOCK = 40
+"""A press counts for a tech if for so many frames before none was made, and not in hitlag. On 160 games of train nobody
+teched more than 20 frames after one that counts, and of those who came down within them 98 % did."""
 LIMIT = 1000
 """Counters stop here."""
 COMPARED_INTS, COMPARED_FLOATS = ("action", "hurtbox", "airborne"), (
@@ -100,6 +106,7 @@ def beginning(state: Named) -> Named:
     unknown = {name: torch.full_like(state["action"], 0 if name in _STATES else NEVER) for name in COUNTERS}
     none = torch.zeros_like(state["action"])
     unknown |= {"action_1": state["action"], "action_2": state["action"], "since_begun": none}
+    unknown |= {"since_press": none + NEVER, "since_tech": none + NEVER}
     return {**unknown, "since_struck": none + NEVER, **dict.fromkeys(STRUCK_WITH, none)}
 
 
@@ -113,6 +120,7 @@ def advance(numbers: Named, last: Named, state: Named, controllers: Tensor) -> N
     events["since_trigger"] = trigger[:, 1] & ~trigger[:, 0]
     events["since_hit"] = state["percent"] > last["percent"]
     events["since_landing"] = (state["airborne"] == 0) & (last["airborne"] == 1)
+    events["since_press"], events["since_tech"] = pressed(numbers, controllers, state["hitlag"] > 0)
     events["since_begun"] = events["frames_in_action"] | (state["state_age"] < last["state_age"] - 0.5)
     after = {n: torch.where(e, torch.zeros_like(numbers[n]), (numbers[n] + 1)) for n, e in events.items()}
     after = {n: counter.clamp(max=LIMIT) for n, counter in after.items()}
@@ -125,6 +133,14 @@ def advance(numbers: Named, last: Named, state: Named, controllers: Tensor) -> N
     )  # fmt: skip
     after |= dict(zip(STRUCK_WITH, queue.unbind(-1), strict=True)) | {"since_struck": since.clamp(max=LIMIT)}
     return {name: after[name] for name in NUMBERS}
+
+
+def pressed(numbers: Named, controllers: Tensor, lagging: Tensor) -> tuple[Tensor, Tensor]:
+    """Memory of a frame, its controllers and those of the next (N, 2, 2, 13), and who is in hitlag on that (N, 2) →
+    whether L or R goes down then, and whether that counts for a tech, (N, 2)."""
+    down = controllers[..., [C_["l"], C_["r"]]] > 0.5  # (N, 2 frames, 2, 2)
+    press = (down[:, 1] & ~down[:, 0]).any(dim=-1)
+    return press, press & (numbers["since_press"] >= TECH_LOCK) & ~lagging
 
 
 def struck_with(numbers: Named) -> Tensor:

@@ -21,8 +21,8 @@ from wm_train.dynamics.named import Named
 from wm_train.dynamics.stale import begins_anew, frames_since
 
 CHARACTERS, ACTIONS = FIELD["character"].classes or 0, FIELD["action"].classes or 0
-CIRCLES = 2
-HEIGHTS = (0.25, 0.75)
+CIRCLES = 3
+HEIGHTS = (0.2, 0.5, 0.8)
 """Where the circles are before anything is known, shares of a fighter's height."""
 RADIUS = 2.0
 NEAR = 45.0
@@ -31,13 +31,23 @@ SOFT = 2.0
 """Sharpness, 1/unit, of the minimum over hitboxes and circles."""
 NEVER = -12.0
 """Logit of a strike where no hitbox is."""
-COLUMNS = 5
+COLUMNS = 7
 """Numbers about each direction of striking."""
+SHIELDS = (178, 179, 181, 182)
+"""Raising a shield, holding it, struck, reflecting: a hitbox that reaches the shield is stopped by it, a grab not."""
+BUBBLE = (0.0, 7.0, 9.0)
+"""Shield ahead of and above a fighter's place, and its radius, before anything is known, units."""
+LEFT = 0.15
+"""Share of its radius that a shield which is used up has: the game's."""
+SHIELD_FULL = 60.0
+"""Shield of who has not used it."""
 GRABS = (212, 214)
 """Grabbing, standing and running: who is reached is held on the next frame, on which the grab is over already."""
 CAUGHT = (*FAMILIES["grabbed"], *FAMILIES["captured"])
-EPOCHS, BATCH, RATE, FADES = 6, 8192, 0.05, 0.7
-HELD_BACK = (0.002, 0.03)
+ROW_GRID = 1 / 16
+"""What a row's circles differ by is kept to so much, units: in a byte each."""
+EPOCHS, BATCH, RATE, FADES = 10, 8192, 0.05, 0.8
+HELD_BACK = (0.002, 0.1)
 """Penalty on what a move's, and a row's, circles differ by: rows are seen seldom."""
 
 
@@ -48,6 +58,8 @@ class Strikes(nn.Module):
     """(characters · actions, CIRCLES, 3): ahead of and above a fighter's place, and radius."""
     body_row: Tensor
     """(rows of MoveTables, CIRCLES, 3): what is added to that at an age."""
+    bubble: Tensor
+    """(characters, 3): a full shield, as a circle of `body`."""
     bias: Tensor
     """(characters · actions,) of the attacker's moves."""
     shape: Tensor
@@ -62,6 +74,7 @@ class Strikes(nn.Module):
         body[..., 2] = RADIUS
         self.register_buffer("body", body.repeat_interleave(ACTIONS, dim=0))
         self.register_buffer("body_row", torch.zeros(rows, CIRCLES, 3))
+        self.register_buffer("bubble", torch.tensor(BUBBLE).repeat(CHARACTERS, 1))
         self.register_buffer("bias", torch.zeros(CHARACTERS * ACTIONS))
         self.register_buffer("shape", torch.tensor([1.0, 1.0, 1.0]))
 
@@ -79,6 +92,10 @@ class Strikes(nn.Module):
         x, y, facing = state["x"] + vx * free, state["y"] + vy * free, state["facing"].float()
         now, before = self._boxes(move, age)
         body = self.body[(state["character"] * ACTIONS + state["action"]).long()] + self.body_row[row]
+        bubble = shrunk(self.bubble[state["character"].long()], state["shield"])
+        grabs = (action == GRABS[0]) | (action == GRABS[1])
+        shields = torch.stack([state["action"] == a for a in SHIELDS]).any(dim=0) & ~grabs.flip(1)
+        body = torch.where(shields[..., None, None], bubble[..., None, :], body)
         ahead = (x.flip(1) - x) * facing
         turned = facing * facing.flip(1)
         up, shape = y.flip(1) - y, self.shape.unbind()
@@ -86,8 +103,9 @@ class Strikes(nn.Module):
         active = (now[..., 2] > 0).any(dim=-1) & (ahead.abs() < NEAR)
         logit = torch.where(active, logit, torch.full_like(logit, NEVER))
         fresh = (~spent).float()
+        at_x, at_y = _where_struck(now, ahead, up, turned, body.flip(1))
         columns = [logit.clamp(NEVER, 8.0) * 0.25, (logit * 0.7).clamp(-1.0, 1.0), active.float(), fresh,
-                   logit.sigmoid() * fresh]  # fmt: skip
+                   logit.sigmoid() * fresh, at_x * active, at_y * active]  # fmt: skip
         return torch.stack(columns, dim=-1)
 
     def _boxes(self, move: Tensor, age: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,6 +134,11 @@ class Strikes(nn.Module):
             gaps.append(-(gap.flatten(-2) * -SOFT).logsumexp(dim=-1) / SOFT)
         return bias[move] - steep * torch.minimum(gaps[0], gaps[1] + further)
 
+    def _circles(self, of: dict[str, Tensor], some: Tensor, base: Tensor, rare: Tensor, bubble: Tensor) -> Tensor:
+        """Circles of the victims of frames `some` (P, CIRCLES, 3): of bodies, `base` + `rare`, or their shields."""
+        shield = shrunk(bubble[of["victim"][some] // ACTIONS], of["shield"][some])
+        return torch.where(of["shields"][some][:, None, None], shield[:, None], base + rare)
+
     def measure(self, near: dict[str, np.ndarray], rows: int) -> None:
         """Estimates bodies from frames on which a hitbox is near a fighter that can be hit (`near_of_game`, and `row`,
         that of MoveTables of the victim), all (P,); `rows` is how many there are."""
@@ -125,7 +148,8 @@ class Strikes(nn.Module):
         base = self.body.view(CHARACTERS, ACTIONS, CIRCLES, 3)[:, 0].clone().requires_grad_()
         by_move, by_row, bias = (torch.zeros_like(t).requires_grad_() for t in (self.body, self.body_row, self.bias))
         shape = torch.zeros(3).requires_grad_()
-        optimiser = torch.optim.Adam([base, shape], RATE)
+        bubble = torch.tensor(BUBBLE).repeat(CHARACTERS, 1).requires_grad_()
+        optimiser = torch.optim.Adam([base, shape, bubble], RATE)
         optimiser.add_param_group({"params": [by_move, by_row, bias], "lr": RATE * 0.6})
         schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, FADES)
         rng = torch.Generator().manual_seed(0)
@@ -137,7 +161,8 @@ class Strikes(nn.Module):
                     odd, rare = by_move[victim], by_row[row]
                     logit = self._logit(
                         now, before, move, of["ahead"][some], of["up"][some], of["turned"][some],
-                        base[character[victim]] + odd + rare, bias, *self._shape(shape).unbind(),
+                        self._circles(of, some, base[character[victim]] + odd, rare, bubble), bias,
+                        *self._shape(shape).unbind(),
                     )  # fmt: skip
                     held = HELD_BACK[0] * (odd.square().mean() + bias[move].square().mean())
                     held = held + HELD_BACK[1] * rare.square().mean()
@@ -147,7 +172,8 @@ class Strikes(nn.Module):
                     optimiser.step()
                 schedule.step()
         self.body = (base[character] + by_move).detach()
-        self.body_row, self.bias = by_row.detach(), bias.detach()
+        self.body_row = (by_row.detach() / ROW_GRID).round().clamp(-127, 127) * ROW_GRID
+        self.bubble, self.bias = bubble.detach(), bias.detach()
         self.shape = self._shape(shape).detach()
 
     @staticmethod
@@ -156,9 +182,28 @@ class Strikes(nn.Module):
         return torch.stack([free[0].exp(), free[1] + 1, 2 * F.softplus(free[2])])
 
 
+def shrunk(bubble: Tensor, shield: Tensor) -> Tensor:
+    """Full shields (…, 3) and what is left of them (…) → the circles that they are."""
+    share = LEFT + (1 - LEFT) * (shield / SHIELD_FULL).clamp(0.0, 1.0)
+    return torch.cat([bubble[..., :2], bubble[..., 2:] * share[..., None]], dim=-1)
+
+
+def _where_struck(now: Tensor, ahead: Tensor, up: Tensor, turned: Tensor, body: Tensor) -> tuple[Tensor, Tensor]:
+    """As `Strikes._logit` → where the hitbox that reaches deepest is, ahead of and above the victim's place, in tens of
+    units (…)."""
+    x, y = ahead[..., None] + body[..., 0] * turned[..., None], up[..., None] + body[..., 1]
+    aside = (now[..., 0, None] - x[..., None, :]).square() + (now[..., 1, None] - y[..., None, :]).square()
+    gap = (aside + 1e-6).sqrt() - now[..., 2, None] - body[..., None, :, 2]
+    gap = torch.where(now[..., 2, None] > 0, gap, torch.full_like(gap, FAR)).amin(dim=-1)  # (…, 4)
+    deepest = gap.argmin(dim=-1, keepdim=True)
+    box_x, box_y = (now[..., i].gather(-1, deepest)[..., 0] for i in (0, 1))
+    return ((box_x - ahead) * turned * 0.1).clamp(-2.0, 2.0), ((box_y - up) * 0.1).clamp(-2.0, 2.0)
+
+
 def near_of_game(columns: dict[str, np.ndarray], strikes: Strikes) -> dict[str, np.ndarray]:
     """A game's columns → frames on which a move's hitbox is near a fighter that it could hit: `move` and `age` of the
-    attacker, `ahead` and `up` where the victim is, `turned`, `victim` its move and `victim_age`, `hit`, (P,) each."""
+    attacker, `ahead` and `up` where the victim is, `turned`, `victim` its move and `victim_age`, `shields` whether
+    its shield is what would be struck, `shield`, `hit`, (P,) each."""
     before, after = ({n: v[part] for n, v in columns.items()} for part in (slice(None, -1), slice(1, None)))
     found: dict[str, list[np.ndarray]] = {}
     free = (before["hitlag"] <= 1).astype(np.float32)
@@ -177,20 +222,23 @@ def near_of_game(columns: dict[str, np.ndarray], strikes: Strikes) -> dict[str, 
     age = np.where(grabs, before["state_age"], after["state_age"]).astype(np.float32)
     boxes = strikes._boxes(torch.from_numpy(move), torch.from_numpy(age))[0]
     active = (boxes[..., 2] > 0).any(dim=-1).numpy()
-    shields = np.isin(after["action"], FAMILIES["shield"])
+    shields = np.isin(before["action"], SHIELDS)
+    blocked = np.isin(after["action"], SHIELDS[2:]) & (after["hitlag"] > 0) & (before["hitlag"] <= 1)
     struck = after["percent"] - before["percent"] > 0.01
     struck |= np.isin(after["action"], CAUGHT) & ~np.isin(before["action"], CAUGHT)
     for a, v in ((0, 1), (1, 0)):
         ahead, up = (x[:, v] - x[:, a]) * after["facing"][:, a], y[:, v] - y[:, a]
         chosen = active[:, a] & ~spent[:, a] & (before["hitlag"][:, a] <= 1) & (before["hurtbox"][:, v] == 0)
-        chosen &= (~shields[:, v] | grabs[:, a]) & (np.abs(ahead) < NEAR) & (np.abs(up) < NEAR)
+        chosen &= (np.abs(ahead) < NEAR) & (np.abs(up) < NEAR)
+        stopped = shields[:, v] & ~grabs[:, a]
         chosen &= (before["action"][:, v] > 13) & (after["action"][:, v] > 13)
         values = {
             "move": move[:, a], "age": age[:, a], "ahead": ahead.astype(np.float32),
             "up": up.astype(np.float32), "turned": (before["facing"][:, v] * after["facing"][:, a]).astype(np.float32),
             "victim": before["character"][:, v].astype(np.int64) * ACTIONS + before["action"][:, v],
             "victim_age": before["state_age"][:, v].astype(np.float32),
-            "hit": struck[:, v],
+            "shields": stopped, "shield": before["shield"][:, v].astype(np.float32),
+            "hit": np.where(stopped, blocked[:, v], struck[:, v]),
         }  # fmt: skip
         for name, value in values.items():
             found.setdefault(name, []).append(value[chosen])

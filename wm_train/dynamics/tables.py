@@ -401,7 +401,8 @@ class MoveTables(nn.Module):
         self.damage[torch.from_numpy(rows), torch.from_numpy(rank)] = torch.from_numpy(values)
         struck = hit & step["is_hurt"]
         names = {"move": "other_move", "kb_x": "knockback_x.value", "kb_y": "knockback_y.value", "percent": "struck"}
-        self.launches.measure({**{n: step[of][struck] for n, of in names.items()}, "weight": step["weight"][struck]})
+        names |= {"weight": "weight", "stun": "misc_as.value"}
+        self.launches.measure({n: step[of][struck] for n, of in names.items()})
         landed = step["last_attack.change"] != 0
         key = step["move"][landed]
         (rows, _), values, _ = commonest(np.stack([key, np.zeros_like(key)]), step["last_attack"][landed], 1)

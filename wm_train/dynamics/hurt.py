@@ -1,0 +1,63 @@
+"""The action that a fighter is hurt in: by frames of hitstun, by where it is struck, and by where it is thrown.
+
+The game's rule: below 10 frames of hitstun, below 21, below 32 there are three actions each, on the ground one for
+being struck high, in the middle and low, in the air one; from 32 on the fighter flies, upright where it is launched
+upward. So the action follows from the launch, which is known later: the action head says whether a fighter is hurt,
+and how, as far as the launch leaves that open.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from wm_runtime.facts import ACTION_NAMES, FAMILIES
+from wm_runtime.schema import FIELD
+from wm_train.dynamics.launch import HURT_LEVELS
+from wm_train.dynamics.named import Named
+
+ACTIONS = FIELD["action"].classes or 0
+HEIGHTS, AIR = ("HIGH", "NEUTRAL", "LOW"), "AIR"
+FLY = ("HIGH", "NEUTRAL", "LOW", "TOP", "ROLL")
+UPWARD = (65.0, 72.0, 89.5)
+"""Degrees of a launch below which nobody flies upright, and between which everybody does."""
+IMPOSSIBLE = 1e6
+
+
+class Hurt(nn.Module):
+    """The actions that each launch allows."""
+
+    allowed: Tensor
+    """(2 · 4 · 3, actions) bool: on the ground and in the air, by level of hitstun, where a launch is not upward, may
+    count as that, is."""
+    kinds: Tensor
+    """(actions,) bool: those that a fighter is hurt in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        allowed = torch.zeros(2, len(HURT_LEVELS) + 1, 3, ACTIONS, dtype=torch.bool)
+        for level in range(len(HURT_LEVELS)):
+            allowed[0, level, :, [ACTION_NAMES.index(f"DAMAGE_{height}_{level + 1}") for height in HEIGHTS]] = True
+            allowed[:, level, :, ACTION_NAMES.index(f"DAMAGE_{AIR}_{level + 1}")] = True
+        flies = [ACTION_NAMES.index(f"DAMAGE_FLY_{kind}") for kind in FLY]
+        top = ACTION_NAMES.index("DAMAGE_FLY_TOP")
+        allowed[:, -1, :, flies] = True
+        allowed[:, -1, 0, top] = False
+        allowed[:, -1, 2] = False
+        allowed[:, -1, 2, top] = True
+        self.register_buffer("allowed", allowed.flatten(0, 2), persistent=False)
+        kinds = torch.zeros(ACTIONS, dtype=torch.bool)
+        kinds[list(FAMILIES["damage"])] = True
+        self.register_buffer("kinds", kinds, persistent=False)
+
+    def forward(self, before: Named, after: Named, launched: Tensor, level: Tensor, logits: Tensor) -> Tensor:
+        """State, what is known of the next one, whether its knockback is a new launch, its level (N, 2) and logits of
+        the action (N, 2, actions) → the action, (N, 2) int32: the likeliest that the launch allows."""
+        low, least, most = UPWARD
+        x, y = after["knockback_x"].abs(), after["knockback_y"]
+        angle = torch.rad2deg(torch.atan2(y, x))
+        upward = (angle >= low).int() + ((angle >= least) & (angle <= most)).int()
+        flat = (len(HURT_LEVELS) + 1) * before["airborne"].clamp(0, 1) + level
+        allowed = self.allowed[(flat * 3 + upward).long()]
+        kind = logits.masked_fill(~allowed, -IMPOSSIBLE).argmax(dim=-1).int()
+        return torch.where(launched & self.kinds[after["action"].long()], kind, after["action"])
