@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from wm_runtime.artifact import open_artifact
 from wm_runtime.engines.lower import lower
+from wm_runtime.errors import UserError
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import CONTROL_NAMES, PLAYERS, State
 from wm_runtime.simulator import Simulator
@@ -29,6 +30,7 @@ from wm_train.training.begin import check_same
 from wm_train.training.checkpoint import build_model, load_checkpoint
 from wm_train.training.losses import weighted
 from wm_train.training.phases import train_phases
+from wm_train.training.prune import prune
 from wm_train.training.whole_games import Unroll, WholeGames
 
 TRUNKS = {
@@ -267,6 +269,12 @@ def test_an_experiment_without_a_trunk_is_the_residual_one_and_goes_on_from_olde
     del written["model"]["trunk"]
     now = {"data": {"fingerprint": "f"}}
     check_same(named, now, {**now, "experiment": json.loads(json.dumps(written))}, tmp_path)
+
+
+def test_only_the_residual_trunk_is_pruned(core: ExactCore, dataset: Dataset) -> None:
+    smaller = Experiment(name="x", model={"kind": "exact", "width": 8, "blocks": 0, "late": 8})
+    with pytest.raises(UserError, match="trunk `residual`"):
+        prune(WorldModel(core), smaller, dataset, [0])
 
 
 def test_those_that_ship_are_timed_and_forecast(dataset: Dataset, tmp_path: Path) -> None:
