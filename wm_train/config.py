@@ -79,14 +79,59 @@ class ModelConfig(_Strict):
         return self
 
 
+class ResidualTrunk(_Strict):
+    """One frame and explicit memory; nothing else is remembered."""
+
+    kind: Literal["residual"] = "residual"
+
+
+class FrameStackTrunk(_Strict):
+    """The last `frames` frames, as the network sees them, through ReLU layers of these widths and a linear one."""
+
+    kind: Literal["frame_stack"]
+    frames: int = Field(default=6, ge=2, le=-FIRST_FRAME)
+    widths: tuple[Annotated[int, Field(ge=8)], ...] = Field(default=(512,), min_length=1)
+
+
+class Mamba2Trunk(_Strict):
+    """Mamba-2 on each player's own view, its d_model the network's width; other sizes as in Mamba2Sizes."""
+
+    kind: Literal["mamba2"]
+    layers: int = 1
+    d_state: int = 32
+    headdim: int = 64
+    expand: int = 2
+    d_conv: int = 4
+    chunk_size: int | None = None
+    warmup: int = Field(default=16, ge=0, lt=-FIRST_FRAME)
+    """True frames before a training window that are seen first."""
+
+    def sizes(self, width: int) -> Mamba2Sizes:
+        return Mamba2Sizes(width, self.d_state, self.layers, self.headdim, self.expand, self.d_conv, self.chunk_size)
+
+
+Trunk = ResidualTrunk | FrameStackTrunk | Mamba2Trunk
+TRUNKS = frozenset(("residual", "frame_stack", "mamba2"))
+
+
 class ExactConfig(_Strict):
-    """Own-frame network with candidates: width of its trunk and later stages, residual blocks before the action is
-    chosen, and inner width of the last stage."""
+    """Own-frame network with candidates: its trunk, width of that and of the later stages, residual blocks between the
+    trunk and the choice of the action, and inner width of the last stage."""
 
     kind: Literal["exact"] = "exact"
+    trunk: Trunk = Field(default=ResidualTrunk(), discriminator="kind")
     width: int = Field(default=384, ge=8)
     blocks: int = Field(default=1, ge=0)
     late: int = Field(default=192, ge=8)
+
+    @model_validator(mode="after")
+    def _possible(self) -> ExactConfig:
+        if isinstance(self.trunk, Mamba2Trunk):
+            try:
+                self.trunk.sizes(self.width)
+            except ValueError as error:
+                raise ValueError(f"trunk: {str(error).replace('d_model', 'width')}") from None
+        return self
 
 
 class Phase(_Strict):
@@ -98,6 +143,24 @@ class Phase(_Strict):
     batch_size: int = Field(default=1024, ge=1)
     share: float = Field(default=1.0, gt=0, le=1)
     """Share of the frames that is learned from: those that the model is wrong about are chosen oftener."""
+    teacher_forcing: bool = False
+    """Every frame of a window is a step from a true state, its later stages told the truth."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Phase:
+        if self.teacher_forcing and self.share < 1:
+            raise ValueError("teacher_forcing learns from every frame: leave share at 1")
+        return self
+
+    @property
+    def told(self) -> bool:
+        """Whether later stages are told the truth."""
+        return self.frames == 1 or self.teacher_forcing
+
+    @property
+    def rolled_out(self) -> bool:
+        """Whether the model steps through the windows before it learns from them."""
+        return not self.told or self.share < 1
 
 
 KINDS = tuple(kind for model in (ModelConfig, ExactConfig) for kind in get_args(model.model_fields["kind"].annotation))
@@ -191,6 +254,18 @@ class Experiment(_Strict):
             raise ValueError(f"no kind of model {value['kind']!r}; choose of {', '.join(KINDS)}")
         return value
 
+    @model_validator(mode="after")
+    def _possible(self) -> Experiment:
+        trunk = self.model.trunk
+        if isinstance(trunk, Mamba2Trunk) and self.training.phases:
+            longest = trunk.warmup + max(phase.frames for phase in self.training.phases)
+            if (trunk.chunk_size or 1) > longest:
+                raise ValueError(
+                    f"model.trunk: chunk_size {trunk.chunk_size} is more than the {longest} frames of the longest "
+                    "sequence; lower it, or raise warmup or a phase's frames"
+                )
+        return self
+
 
 def load_experiment(name_or_path: str | Path, changes: Mapping[str, Any] = MappingProxyType({})) -> Experiment:
     """An experiment by path, or by name among those shipped. The file's name is the experiment's. Raises UserError.
@@ -217,10 +292,12 @@ def load_experiment(name_or_path: str | Path, changes: Mapping[str, Any] = Mappi
     except ValidationError as error:
         first = error.errors()[0]
         where = [str(part) for part in first["loc"]]
-        if where[0] == "model":  # then comes the kind, which no file has there
+        if where[:1] == ["model"]:  # then comes the kind, which no file has there
             del where[1:2]
+        if where[:2] == ["model", "trunk"] and TRUNKS.issuperset(where[2:3]):
+            del where[2:3]
         reason = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{path}: {'.'.join(where)}: {reason}") from None
+        raise UserError(": ".join(part for part in (str(path), ".".join(where), reason) if part)) from None
 
 
 def parse_changes(settings: Sequence[str]) -> dict[str, Any]:

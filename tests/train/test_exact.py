@@ -77,7 +77,7 @@ def test_told_what_is_true_the_core_plays_the_true_game(core: ExactCore, window:
     state, carry = window.state(0), {name: value[0] for name, value in window.carry.items()}
     alive = torch.ones(WINDOWS, 1, dtype=torch.bool)
     for t, said in enumerate(oracle(core, window)):
-        monkeypatch.setattr(network, "trunk", lambda numbers, classes: torch.zeros(WINDOWS, 2, 16))
+        monkeypatch.setattr(network, "trunk", lambda *seen: (torch.zeros(WINDOWS, 2, 16), {}))
         monkeypatch.setattr(network, "actions", lambda h, said=said: said["action"])
         monkeypatch.setattr(
             network, "stage",

@@ -2,13 +2,13 @@
 
 What each fighter means to do first, from that who would strike whom, and the actions; then who is struck, then
 velocities and all else, then where a fighter ends up. Each stage is told what the ones before it chose; in training,
-what was true.
+what was true. A network whose trunk remembers learns from frames one after the other at once (`Seen`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -90,9 +90,18 @@ class Truth:
 
 
 @dataclass
+class Seen:
+    """What a trunk that remembers sees of B matches, frame by frame: numbers (L, B, 2, features), classes (L, B, 2)."""
+
+    numbers: Tensor
+    classes: Named
+
+
+@dataclass
 class Frames:
     """N frames to learn from: a state, true or the model's own, its carry, match (N, M), the controllers of the next
-    frame (N, 2, 13), the true state in its place and what that led to."""
+    frame (N, 2, 13), the true state in its place and what that led to. Where the trunk remembers, also all that it sees
+    up to them, and which of what it says of that is of each, (N,)."""
 
     before: Named
     carry: Carry
@@ -100,13 +109,16 @@ class Frames:
     controllers: Tensor
     true_before: Named
     truth: Truth
+    seen: Seen | None = None
+    at: Tensor | None = None
 
     def take(self, index: Tensor | slice) -> Frames:
         before, carry, true_before, after, right = (
             {name: value[index] for name, value in part.items()}
             for part in (self.before, self.carry, self.true_before, self.truth.after, self.truth.right)
         )
-        return Frames(before, carry, self.match[index], self.controllers[index], true_before, Truth(after, right))
+        truth, at = Truth(after, right), None if self.at is None else self.at[index]
+        return Frames(before, carry, self.match[index], self.controllers[index], true_before, truth, self.seen, at)
 
     @staticmethod
     def joined(parts: Sequence[Frames]) -> Frames:
@@ -122,11 +134,13 @@ class Frames:
 
 @dataclass
 class Outcome:
-    """logits: head → (N, 2, …) · after: the chosen next state · entropy: of the action, (N, 2) nats."""
+    """logits: head → (N, 2, …) · after: the chosen next state · entropy: of the action, (N, 2) nats · memory: of the
+    trunk, after this frame."""
 
     logits: dict[str, Tensor]
     after: Named
     entropy: Tensor
+    memory: Carry
 
 
 Settle = Callable[[Named, Named, Tensor, Tensor], Named]
@@ -152,16 +166,21 @@ class ExactCore(Core):
         embedded = {e.name: (vocabulary(e.vocabulary, (1, 1)), e.width) for e in EMBEDDED}
         numbers = self._count_numbers()
         self.network = OwnFrameNetwork(
-            numbers, embedded, HEADS, 2 * COLUMNS, RISE, CONTACT, config.width, config.blocks, config.late
+            numbers, embedded, HEADS, 2 * COLUMNS, RISE, CONTACT, config.width, config.blocks, config.late, config.trunk
         )
 
     @property
     def carry_layout(self) -> dict[str, tuple[tuple[int, ...], str]]:
-        return carry_layout()
+        return {**carry_layout(), **self.network.memory_layout}
 
     @property
     def window(self) -> int:
-        return 2
+        return self.past + 2
+
+    @property
+    def past(self) -> int:
+        """True frames before those that are learned from with which a window begins."""
+        return self.network.past
 
     def measure(self, dataset: Dataset, games: list[int], sample: Batch | None = None) -> None:
         """Fills the tables from `games` and sizes the embeddings by them."""
@@ -178,17 +197,25 @@ class ExactCore(Core):
     ) -> Proposal:
         """See dynamics.core.Core."""
         past = recall(carry, before)
-        outcome = self.run(before, past, match, controllers)
-        next_carry = remember(past, carry, before, controllers)
+        outcome = self.run(before, past, match, controllers, memory=carry)
+        next_carry = {**remember(past, carry, before, controllers), **outcome.memory}
         return Proposal(outcome.after, outcome.entropy, next_carry, past.numbers["frames_in_action"])
 
     def run(
-        self, before: Named, past: Past, match: Tensor, controllers: Tensor, truth: Named | None = None
-    ) -> Outcome:
+        self, before: Named, past: Past, match: Tensor, controllers: Tensor, truth: Named | None = None,
+        memory: Carry | None = None, h: Tensor | None = None,
+    ) -> Outcome:  # fmt: skip
         """State, its past, match, controllers of the next frame → what is said and chosen. With `truth`, the next
-        state as it was, every stage is told that instead of what was chosen, and `after` is it."""
-        numbers = self.features.numbers(before, past, match, controllers)
-        h = self.network.trunk(numbers, self.features.classes(before, past, match))
+        state as it was, every stage is told that instead of what was chosen, and `after` is it.
+
+        `memory`: a carry, of which the trunk takes what it remembers; None is nothing. `h` (N, 2, width): what the
+        trunk says, where that is known."""
+        kept: Carry = {}
+        if h is None:
+            numbers, classes = self._seen(before, past, match, controllers)
+            memory = zeros(self.carry_layout, len(match), match.device) if memory is None else memory
+            remembered = {name: memory[name] for name in self.network.memory_layout}
+            h, kept = self.network.trunk(numbers, classes, remembered, memory["steps"] == 0)
         logits = {"intent": _allowed(self.network.intents(h), before["action"])}
         meant = logits["intent"].argmax(dim=-1).int()
         strikes = self._strikes(before, past, meant)
@@ -230,7 +257,12 @@ class ExactCore(Core):
             after["x"] = _pick(options, heads["x"])
             options = self.candidates.y(before, after, *rows, places, surfaces, controllers, last, _value(heads, "y"))
             after["y"] = _pick(options, heads["y"])
-        return Outcome(logits, dict(truth) if truth is not None else after, entropy)
+        return Outcome(logits, dict(truth) if truth is not None else after, entropy, kept)
+
+    def _seen(self, before: Named, past: Past, match: Tensor, controllers: Tensor) -> tuple[Tensor, Named]:
+        """Numbers (N, 2, features) and classes (N, 2) of a frame, as the trunk takes them."""
+        numbers = self.features.numbers(before, past, match, controllers)
+        return numbers, self.features.classes(before, past, match)
 
     def _choose(
         self, after: Named, before: Named, past: Past, match: Tensor, controllers: Tensor, heads: dict[str, Tensor],
@@ -420,19 +452,62 @@ class ExactCore(Core):
         return out
 
     def true_frames(self, window: Unroll) -> Frames:
-        """Every frame of a window but the last, in one batch, and what followed."""
-        frames = slice(0, len(window) - 1)
-        before, after = window.state(frames), window.state(slice(1, len(window)))
-        carry = {name: value.flatten(0, 1) for name, value in window.carry.items()}
-        match, controllers = window.match[frames].flatten(0, 1), window.controllers[1:].flatten(0, 1)
+        """Every frame of a window from the one after its first `past` to the one before its last, in one batch, and
+        what followed."""
+        before, after = window.state(slice(self.past, len(window) - 1)), window.state(slice(self.past + 1, len(window)))
+        carry, match, controllers = self._between(window, self.past, len(window) - 1)
         truth = self.truth(before, recall(carry, before), match, controllers, after)
         return Frames(before, carry, match, controllers, before, truth)
 
+    @torch.no_grad()
+    def followed(self, frames: Frames, window: Unroll) -> Frames:
+        """Frames that follow upon the first `past` of a window, one after the other (L · B), true or the model's own →
+        the same with all that a trunk which remembers sees up to them; for another trunk, as they are."""
+        if self.network.remembers is None:
+            return frames
+        parts = [self._seen(frames.before, recall(frames.carry, frames.before), frames.match, frames.controllers)]
+        if self.past:
+            parts.insert(0, self._begun(window))
+        numbers, classes = self._in_turn(parts, window.match.shape[1])
+        at = torch.arange(len(frames.match), device=frames.match.device)
+        return replace(frames, seen=Seen(numbers, classes), at=at)
+
+    @torch.no_grad()
+    def warmed_up(self, window: Unroll) -> Carry:
+        """What the trunk remembers once it has seen the first `past` frames of a window; empty for one that does not
+        remember."""
+        if not self.past:
+            return zeros(self.network.memory_layout, window.match.shape[1], window.match.device)
+        return self.network.scan(*self._in_turn([self._begun(window)], window.match.shape[1]))[1]
+
+    def _begun(self, window: Unroll) -> tuple[Tensor, Named]:
+        """What the trunk sees of the first `past` frames of a window, (past · B, 2, …)."""
+        before = window.state(slice(0, self.past))
+        carry, match, controllers = self._between(window, 0, self.past)
+        return self._seen(before, recall(carry, before), match, controllers)
+
+    @staticmethod
+    def _between(window: Unroll, first: int, end: int) -> tuple[Carry, Tensor, Tensor]:
+        """Carry, match and next controllers of frames `first` … `end` − 1 of a window, in one batch."""
+        carry = {name: value[first:end].flatten(0, 1) for name, value in window.carry.items()}
+        return carry, window.match[first:end].flatten(0, 1), window.controllers[first + 1 : end + 1].flatten(0, 1)
+
+    @staticmethod
+    def _in_turn(parts: list[tuple[Tensor, Named]], matches: int) -> tuple[Tensor, Named]:
+        """What was seen of frames one after the other, (L · B, 2, …) in parts → (L, B, 2, …)."""
+        numbers = torch.cat([part for part, _ in parts]).unflatten(0, (-1, matches))
+        names = parts[0][1]
+        return numbers, {n: torch.cat([part[n] for _, part in parts]).unflatten(0, (-1, matches)) for n in names}
+
     def learn(self, frames: Frames, weight: Tensor | None = None, forced: bool = False) -> dict[str, Tensor]:
-        """Frames and the weight of each (N,) → name → mean loss. Where `forced`, later stages are told the truth."""
+        """Frames and the weight of each (N,) → name → mean loss. Where `forced`, later stages are told the truth.
+        Where they come with all that the trunk sees, gradients flow through what it remembers."""
         past = recall(frames.carry, frames.before)
         told = frames.truth.after if forced else None
-        outcome = self.run(frames.before, past, frames.match, frames.controllers, told)
+        h = None
+        if frames.seen is not None:
+            h = self.network.scan(frames.seen.numbers, frames.seen.classes)[0].flatten(0, 1)[frames.at]
+        outcome = self.run(frames.before, past, frames.match, frames.controllers, told, frames.carry, h)
         losses = self.losses_of(outcome, frames.before, frames.true_before, frames.truth, outcome.after)
         if weight is None:
             return {name: loss.mean() for name, loss in losses.items()}
@@ -444,31 +519,33 @@ class ExactCore(Core):
         to. What was right is what was right in the true game. `settle` is that of the WorldModel."""
         before = frames.before
         past = recall(frames.carry, before)
-        outcome = self.run(before, past, frames.match, frames.controllers)
+        outcome = self.run(before, past, frames.match, frames.controllers, memory=frames.carry)
         losses = self.losses_of(outcome, before, frames.true_before, frames.truth, outcome.after)
         after = settle(before, outcome.after, frames.match, past.numbers["frames_in_action"])
-        carry = remember(past, frames.carry, before, frames.controllers)
+        carry = {**remember(past, frames.carry, before, frames.controllers), **outcome.memory}
         total = torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum(dim=0)
         return total.mean(dim=-1), after, carry
 
     def _count_numbers(self) -> int:
         floats, ints, match = (torch.from_numpy(np.zeros(s, d)) for s, d in state_layout(1).values())
         state, controllers = named(floats, ints), torch.zeros(1, PLAYERS, len(CONTROL_NAMES))
-        past = recall(zeros(self.carry_layout, 1), state)
+        past = recall(zeros(carry_layout(), 1), state)
         return self.features.numbers(state, past, match, controllers).shape[-1]
 
 
 def own_frames(window: Unroll, core: ExactCore, roll: Roll, settle: Settle) -> tuple[Frames, Tensor]:
-    """The frames of a rollout from a window's first frame, without gradient, and the loss of each (N,). Who is further
-    than ADRIFT from the true game goes on from that. `roll` is ExactCore.roll, or the same compiled."""
-    true = core.true_frames(window)
-    count = window.match.shape[1]
+    """The frames of a rollout from a window's first frame that is learned from, without gradient, and the loss of each
+    (N,). Who is further than ADRIFT from the true game goes on from that; a trunk goes on remembering what it has seen.
+    `roll` is ExactCore.roll, or the same compiled."""
+    true, memory = core.true_frames(window), core.warmed_up(window)
+    count, length = window.match.shape[1], len(window) - core.past
     now = true.take(slice(0, count))
     rolled, losses = [now], []
-    for t in range(1, len(window)):
-        loss, state, carry = roll(now, settle)
+    for t in range(1, length):
+        loss, state, carry = roll(replace(now, carry={**now.carry, **memory}), settle)
+        memory = {name: carry[name] for name in memory}
         losses.append(loss)
-        if t == len(window) - 1:
+        if t == length - 1:
             break
         now = true.take(slice(t * count, (t + 1) * count))
         off = (state["x"] - now.before["x"]).abs() + (state["y"] - now.before["y"]).abs()
@@ -476,7 +553,7 @@ def own_frames(window: Unroll, core: ExactCore, roll: Roll, settle: Settle) -> t
         now.before = {name: _where(adrift, value, state[name]) for name, value in now.before.items()}
         now.carry = {name: _where(adrift, value, carry[name]) for name, value in now.carry.items()}
         rolled.append(now)
-    return Frames.joined(rolled), torch.cat(losses)
+    return core.followed(Frames.joined(rolled), window), torch.cat(losses)
 
 
 def _where(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ def coverage(model: WorldModel, dataset: Dataset, games: list[int], windows: int
     if not isinstance(core, ExactCore):
         raise UserError("this checkpoint's core has no candidates; name one of an exact core")
     corpus = WholeGames(dataset, games)
-    window = corpus.read(corpus.draw(windows, 2, np.random.default_rng(seed)), 2)
+    window = corpus.read(corpus.draw(windows, 2, np.random.default_rng(seed)), 2, core.past)
     frames = core.true_frames(window)
     before, truth = frames.before, frames.truth
     learned = (before["action"] > LAST_RULED_ACTION) & (truth.after["action"] > LAST_RULED_ACTION)

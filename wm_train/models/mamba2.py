@@ -107,10 +107,10 @@ def sequential_scan(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, h: T
 
 
 def recurrence(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-    """One frame: x (B, H, P), dt (B, H), a (H,), b and c (B, N), h (B, H, P, N) → y (B, H, P), h after."""
+    """One frame: x (…, H, P), dt (…, H), a (H,), b and c (…, N), h (…, H, P, N) → y (…, H, P), h after."""
     decay = torch.exp(dt * a)[..., None, None]
-    h = h * decay + (x * dt[..., None])[..., None] * b[:, None, None]
-    return torch.matmul(h, c[:, None, :, None])[..., 0], h
+    h = h * decay + (x * dt[..., None])[..., None] * b[..., None, None, :]
+    return torch.matmul(h, c[..., None, :, None])[..., 0], h
 
 
 def chunked_scan(
@@ -187,15 +187,15 @@ class Mamba2Block(nn.Module):
         return self._finish(y, x, gate), (inputs[:, inputs.shape[1] - keep :], h)
 
     def step(self, u: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        """One frame u (B, d_model) → its output (B, d_model) and the memory after it."""
+        """One frame u (…, d_model) → its output (…, d_model) and the memory after it."""
         past, h = memory
         gate, inputs, dt = self._project(u)
-        inputs = torch.cat([past, inputs[:, None]], dim=1)  # (B, d_conv, conv_dim)
-        mixed = (inputs * self.conv_weight.T).sum(dim=1) + self.conv_bias
+        inputs = torch.cat([past, inputs[..., None, :]], dim=-2)  # (…, d_conv, conv_dim)
+        mixed = (inputs * self.conv_weight.T).sum(dim=-2) + self.conv_bias
         x, b, c = self._split(F.silu(mixed))
         with full_precision(h):
             y, h = recurrence(x, dt, -torch.exp(self.A_log), b, c, h)
-        return self._finish(y, x, gate), (inputs[:, 1:], h)
+        return self._finish(y, x, gate), (inputs[..., 1:, :], h)
 
     def _project(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Gate, inputs of the convolution, and dt > 0."""
@@ -253,7 +253,7 @@ class Mamba2(nn.Module):
         return [(conv, h)] * self.sizes.layers
 
     def step(self, u: Tensor, memory: list[Memory]) -> tuple[Tensor, list[Memory]]:
-        """One frame (B, d_model) → its output, and the memory after it."""
+        """One frame (…, d_model) → its output, and the memory after it."""
         after = []
         for i, norm in enumerate(self.norms):
             out, kept = cast(Mamba2Block, self.blocks[i]).step(norm(u), memory[i])

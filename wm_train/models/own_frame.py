@@ -1,8 +1,9 @@
 """The own-frame network: one fighter's view of the match in, what becomes of it out, in the order of the game.
 
-A trunk sees the state and says what action each fighter means to take; who would strike whom follows from that, and
-from both the action that it takes. What follows sees the actions that were chosen, then who was struck, then the
-velocities: first actions, then hits, then velocities, then where a fighter ends up. Both players are rows.
+A trunk sees the state, and may remember those before it; it says what action each fighter means to take. Who would
+strike whom follows from that, and from both the action that it takes. What follows sees the actions that were chosen,
+then who was struck, then the velocities: first actions, then hits, then velocities, then where a fighter ends up. Both
+players are rows.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wm_runtime.schema import FIELD
+from wm_train.config import ResidualTrunk, Trunk
+from wm_train.models.trunks import Layout, Memory, build_trunk
 
 CHARACTERS, ACTIONS = FIELD["character"].classes or 0, FIELD["action"].classes or 0
 
@@ -67,12 +70,15 @@ class OwnFrameNetwork(nn.Module):
 
     def __init__(
         self, numbers: int, embedded: Mapping[str, tuple[int, int]], heads: Mapping[str, Mapping[str, int]],
-        strikes: int, rise: int, contact: int, width: int, blocks: int, late: int,
+        strikes: int, rise: int, contact: int, width: int, blocks: int, late: int, trunk: Trunk | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.embed = nn.ModuleDict({name: RowEmbedding(*size) for name, size in embedded.items()})
-        self.from_numbers = nn.Linear(numbers, width)
-        self.from_classes = nn.Linear(sum(size for _, size in embedded.values()), width, bias=False)
+        vectors = sum(size for _, size in embedded.values())
+        self.remembers = build_trunk(trunk or ResidualTrunk(), numbers + vectors, width)
+        entering = width if self.remembers is None else self.remembers.entering
+        self.from_numbers = nn.Linear(numbers, entering)
+        self.from_classes = nn.Linear(vectors, entering, bias=False)
         self.blocks = nn.ModuleList([Block(width, 2 * width) for _ in range(blocks)])
         self.norm = nn.LayerNorm(width)
         self.action = nn.Linear(width, ACTIONS)
@@ -95,15 +101,46 @@ class OwnFrameNetwork(nn.Module):
         blocks = (*self.blocks, self.decided, *self.later.values())
         return [layer.weight for block in blocks for layer in (block.into, block.out)]
 
-    def trunk(self, numbers: Tensor, classes: Mapping[str, Tensor]) -> Tensor:
-        """Features (N, 2, numbers) and classes (N, 2) → (N, 2, width)."""
+    @property
+    def memory_layout(self) -> Layout:
+        """What the trunk remembers of a match."""
+        return {} if self.remembers is None else self.remembers.layout
+
+    @property
+    def past(self) -> int:
+        """True frames before those that are learned from that the trunk looks at."""
+        return 0 if self.remembers is None else self.remembers.past
+
+    def trunk(
+        self, numbers: Tensor, classes: Mapping[str, Tensor], memory: Memory, fresh: Tensor
+    ) -> tuple[Tensor, Memory]:
+        """Features (N, 2, numbers) and classes (N, 2) of a frame, memory of those before and whether that is nothing,
+        (N, 1) bool → (N, 2, width) and the memory after it."""
+        vectors, h = self._enter(numbers, classes)
+        with self._precision(h):
+            if self.remembers is not None:
+                h, memory = self.remembers.step(torch.cat([numbers, vectors], dim=-1), h, memory, fresh)
+            for block in self.blocks:
+                h = block(h)
+        return h, memory
+
+    def scan(self, numbers: Tensor, classes: Mapping[str, Tensor]) -> tuple[Tensor, Memory]:
+        """Features (L, N, 2, numbers) and classes (L, N, 2) of frames one after the other → what `trunk` says of all
+        but the first `past`, (L − past, N, 2, width), and the memory after the last. Only for trunks that remember."""
+        assert self.remembers is not None
+        vectors, h = self._enter(numbers, classes)
+        with self._precision(h):
+            h, memory = self.remembers.scan(torch.cat([numbers, vectors], dim=-1), h)
+            for block in self.blocks:
+                h = block(h)
+        return h, memory
+
+    def _enter(self, numbers: Tensor, classes: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Vectors of the classes, and what the first layers make of a frame."""
         vectors = torch.cat([embed(classes[name]) for name, embed in self.embed.items()], dim=-1)
         h = self.from_numbers(numbers)
         with self._precision(h):
-            h = h + self.from_classes(vectors)
-            for block in self.blocks:
-                h = block(h)
-        return h
+            return vectors, h + self.from_classes(vectors)
 
     def intents(self, h: Tensor) -> Tensor:
         """(N, 2, width) → logits of the action that each fighter would take if nobody struck it, (N, 2, actions)."""

@@ -134,9 +134,10 @@ def check_possible(experiment: Experiment, model: WorldModel) -> None:
 
 def check_same(experiment: Experiment, now: dict[str, Any], before: dict[str, Any], out: Path) -> None:
     """Raises UserError where the run in `out` was begun with other settings or data."""
+    begun = Experiment(**before["experiment"])  # what it does not name is at its default
     changed = [
         f"{name} was {old}, is {new}"
-        for name, old, new in differences(before["experiment"], experiment.model_dump(mode="json"))
+        for name, old, new in differences(begun.model_dump(mode="json"), experiment.model_dump(mode="json"))
         if name not in FREE_TO_CHANGE and not name.startswith("training.wandb.")
     ]
     if now["data"]["fingerprint"] != before["data"]["fingerprint"]:

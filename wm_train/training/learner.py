@@ -48,7 +48,7 @@ class Learner:
     def gradients(self, window: Unroll, phase: Phase, rng: torch.Generator) -> Gradients:
         """Leaves clipped gradients in the weights; the step itself is the optimiser's."""
         frames, weight = self.worth_learning(window, phase, rng)
-        parts = self._learn(frames, weight, phase.frames == 1)
+        parts = self._learn(frames, weight, phase.told)
         loss = weighted(parts, self.core.weights)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -59,8 +59,8 @@ class Learner:
         """The frames of a window, or of a rollout from its first one, from which a step learns, and their weights
         (N,)."""
         count = round(phase.share * phase.frames * window.match.shape[1])
-        if phase.share == 1 and phase.frames == 1:
-            return self.core.true_frames(window), None
+        if not phase.rolled_out:
+            return self.core.followed(self.core.true_frames(window), window), None
         frames, losses = own_frames(window, self.core, self._roll, self.model.settle)
         if phase.share == 1:
             return frames, None

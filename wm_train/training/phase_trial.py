@@ -29,6 +29,7 @@ class PhaseTrial:
         assert isinstance(model.core, ExactCore)
         model.core.measure(dataset, some)
         self.corpus = WholeGames(dataset, some)
+        self.past = model.core.past
         self.learner = Learner(experiment, model, device, learning_rate=1e-9)
         self.device, self.rng = device, np.random.default_rng(0)
 
@@ -58,8 +59,9 @@ class PhaseTrial:
         return Loaded(spent / steps, at_work / spent)
 
     def _windows(self, phase: Phase, count: int) -> Iterator[Unroll]:
+        length = phase.frames + 1
         for _ in range(count):
-            yield self.corpus.read(self.corpus.draw(phase.batch_size, phase.frames + 1, self.rng), phase.frames + 1)
+            yield self.corpus.read(self.corpus.draw(phase.batch_size, length, self.rng), length, self.past)
 
     def _step(self, window: Unroll, phase: Phase) -> None:
         made = self.learner.gradients(window, phase, torch.Generator().manual_seed(0))
@@ -69,5 +71,5 @@ class PhaseTrial:
 
 def kinds(phases: tuple[Phase, ...]) -> list[Phase]:
     """Phases that differ in more than their number of steps."""
-    found = {(phase.frames, phase.batch_size, phase.share): phase for phase in phases}
+    found = {(phase.frames, phase.batch_size, phase.share, phase.teacher_forcing): phase for phase in phases}
     return list(found.values())

@@ -92,7 +92,7 @@ def train_phases(
         for step, phase in enumerate(phases[begun:], start=begun + 1):
             length = phase.frames + 1
             rows = corpus.draw(phase.batch_size, length, np.random.default_rng((settings.seed, step)))
-            yield corpus.read(rows, length)
+            yield corpus.read(rows, length, core.past)
 
     started = time.perf_counter() - spent
     step, stored_at = begun, time.monotonic()

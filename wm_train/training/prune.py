@@ -37,6 +37,8 @@ def prune(model: WorldModel, experiment: Experiment, dataset: Dataset, games: li
     if not isinstance(core, ExactCore) or not isinstance(config, ExactConfig):
         raise UserError("only an exact core can be pruned, to an exact core")
     big = core.network
+    if big.remembers is not None or config.trunk.kind != "residual":
+        raise UserError("only an exact core with the trunk `residual` can be pruned, to one with the same")
     width, late = big.from_numbers.out_features, _blocks(big)[-1].into.out_features
     if config.width > width or config.late > late or config.blocks != len(big.blocks):
         raise UserError(

@@ -101,8 +101,9 @@ class WholeGames:
         game = np.searchsorted(ends, pick, side="right")
         return self._starts[game] + pick - (ends[game] - room[game])
 
-    def read(self, rows: np.ndarray, length: int) -> Unroll:
-        """Windows of `length` frames that begin at `rows` (B,)."""
+    def read(self, rows: np.ndarray, length: int, past: int = 0) -> Unroll:
+        """Windows of the `length` frames from `rows` (B,) on, and `past` (at most −FIRST_FRAME − 1) before them."""
+        rows, length = rows - past, length + past
         game = np.searchsorted(self.first, rows, side="right") - 1
         at = torch.from_numpy(rows[None] + np.arange(length)[:, None])  # (L, B)
         frame = torch.from_numpy(rows - self.first[game] + FIRST_FRAME)[None] + torch.arange(length)[:, None]
