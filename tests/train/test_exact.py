@@ -14,14 +14,15 @@ from torch import Tensor
 
 from wm_runtime.artifact import open_artifact
 from wm_runtime.errors import UserError
-from wm_runtime.facts import character
+from wm_runtime.facts import ACTION_NAMES, character
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import FIELD, FLOAT_FIELDS, INT_FIELDS
 from wm_train.config import ExactConfig, Experiment
 from wm_train.dynamics.candidates import SCALE, SIZES
 from wm_train.dynamics.exact import ADRIFT, CLASSES, FLAGS, ExactCore, Frames, Settle, base, mirrored, own_frames
-from wm_train.dynamics.launch import SPEED, Launches, hitstun, turned
-from wm_train.dynamics.memory import flown, recall, remember
+from wm_train.dynamics.hurt import Hurt
+from wm_train.dynamics.launch import SPEED, Launches, hitstun, hurt_level, turned
+from wm_train.dynamics.memory import advance, beginning, flown, recall, remember
 from wm_train.dynamics.named import named
 from wm_train.dynamics.step import WorldModel
 from wm_train.evaluate.quick import Matches, quick_windows
@@ -159,6 +160,10 @@ def test_a_blow_on_a_shield_costs_it_slides_stops_and_stuns_as_in_the_game(core:
     assert (ages[0, 0] - 2.7162).abs().min() < 1e-3
 
 
+def expected_kb(fighter) -> float:
+    return 18 + 154 * 52 / (fighter.weight + 100)
+
+
 def test_the_constants_of_a_launch_are_found_and_used() -> None:
     rng = np.random.default_rng(0)
     move, hits = 22 * 400 + 68, 80
@@ -168,15 +173,93 @@ def test_the_constants_of_a_launch_are_found_and_used() -> None:
     launches = Launches()
     launches.measure(
         {"move": np.full(hits, move), "kb_x": kb * SPEED * np.cos(angle), "kb_y": kb * SPEED * np.sin(angle),
-         "percent": percent, "weight": weight}
+         "percent": percent, "weight": weight, "stun": np.floor(kb * 0.4)}
     )  # fmt: skip
     falco = character("FALCO")
     before = {"percent": torch.tensor([[40.7, 0.0]]), "character": torch.full((1, 2), falco.internal_id)}
-    along, up = launches(before, torch.tensor([[12.0, 0.0]]), torch.tensor([[move, 0]]))
-    expected = (18 + 154 * 52 / (falco.weight + 100)) * SPEED
+    along, up, stun = launches(before, torch.tensor([[12.0, 0.0]]), torch.tensor([[move, 0]]))
+    assert stun[0, 0, 0] == np.floor(expected_kb(falco) * 0.4)
+    expected = expected_kb(falco) * SPEED
     assert up[0, 0, 0].item() == pytest.approx(expected * np.sin(angle), abs=1e-3)
     assert along[0, 0, 0].item() == pytest.approx(expected * np.cos(angle), abs=1e-3)
     assert not along[0, 1].any()
+
+
+def test_hitstun_of_a_launch_that_is_left_flat_is_that_of_the_whole() -> None:
+    rng = np.random.default_rng(0)
+    move, hits, angle = 22 * 400 + 50, 80, np.deg2rad(44)
+    percent, weight = rng.integers(5, 120, hits).astype(float), np.full(hits, 80.0)
+    kb = 20 + 90 * percent / (weight + 100)
+    launches = Launches()
+    launches.measure(
+        {"move": np.full(hits, move), "kb_x": kb * SPEED * np.cos(angle), "kb_y": np.zeros(hits), "percent": percent,
+         "weight": weight, "stun": np.floor(kb * 0.4)}
+    )  # fmt: skip
+    falco = character("FALCO")
+    whole = 20 + 90 * 60 / (falco.weight + 100)
+    before = one(percent=[50.0, 0.0], character=[falco.internal_id] * 2)
+    after = one(percent=[60.0, 0.0], knockback_x=[-whole * SPEED * np.cos(angle), 0.0])
+    rise, attack = torch.tensor([[10.0, 0.0]]), torch.tensor([[move, 0]])
+    stun, launched = launches.hitstun(before, after, rise, attack)
+    assert launched.tolist() == [[True, False]]
+    assert stun[0, 0] == np.floor(whole * 0.4)
+    stun, launched = launches.hitstun(before, after, torch.zeros(1, 2), attack)  # no rise: what is left of another one
+    assert not launched.any()
+    assert stun[0, 0] == np.floor(whole * np.cos(angle) * 0.4)
+
+
+@pytest.mark.parametrize(
+    ("airborne", "stun", "angle", "said", "hurt"),
+    [
+        (0, 9, 0, "DAMAGE_LOW_3", "DAMAGE_LOW_1"),
+        (0, 20, 44, "DAMAGE_HIGH_1", "DAMAGE_HIGH_2"),
+        (1, 31, 44, "DAMAGE_FLY_NEUTRAL", "DAMAGE_AIR_3"),
+        (1, 32, 44, "DAMAGE_FLY_LOW", "DAMAGE_FLY_LOW"),
+        (1, 32, 80, "DAMAGE_FLY_LOW", "DAMAGE_FLY_TOP"),
+        (1, 50, 30, "DAMAGE_FLY_TOP", "DAMAGE_FLY_ROLL"),
+        (0, 50, 30, "STANDING", "STANDING"),
+    ],
+)
+def test_hitstun_and_angle_say_which_action_a_fighter_is_hurt_in(airborne, stun, angle, said, hurt) -> None:
+    at = ACTION_NAMES.index
+    logits = torch.zeros(1, 2, 400)
+    logits[..., at("DAMAGE_FLY_ROLL")] = 1.0
+    for height in ("HIGH", "LOW"):
+        logits[..., [at(f"DAMAGE_{height}_{level}") for level in (1, 2, 3)]] = float(f"_{height}_" in said)
+    logits[..., at(said)] = 2.0
+    before = one(airborne=[airborne, 0])
+    turned = np.deg2rad(angle)
+    after = one(action=[at(said), 14], knockback_x=[np.cos(turned), 0.0], knockback_y=[np.sin(turned), 0.0])
+    level = hurt_level(torch.tensor([[float(stun), 0.0]]))
+    action = Hurt()(before, after, torch.tensor([[True, False]]), level, logits)
+    assert ACTION_NAMES[action[0, 0]] == hurt
+    assert action[0, 1] == 14
+    same = Hurt()(before, after, torch.tensor([[False, False]]), level, logits)
+    assert same.tolist() == after["action"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("presses", "lags", "since"),
+    [
+        ([5], [], 45),
+        ([5, 40], [], 45),  # within 40 frames of another press: does not count
+        ([5, 46], [], 4),
+        ([5, 30, 46], [], 45),  # each press locks anew
+        ([5, 46], [46], 45),  # not in hitlag
+    ],
+)
+def test_a_press_counts_for_a_tech_if_none_was_made_shortly_before(presses, lags, since) -> None:
+    state = one(action=[88, 88], hitlag=[0, 0])
+    numbers, last = beginning(state), state
+    pads = torch.zeros(51, 1, 2, 13)
+    for press in presses:
+        pads[press : press + 2, 0, 0, 10] = 1.0  # L, for two frames
+    for t in range(1, 51):
+        state = one(action=[88, 88], hitlag=[float(t in lags), 0])
+        numbers, last = advance(numbers, last, state, torch.stack([pads[t - 1], pads[t]], dim=1)), state
+    assert numbers["since_tech"][0, 0] == since
+    assert numbers["since_press"][0, 0] == 50 - presses[-1]
+    assert numbers["since_press"][0, 1] >= 50
 
 
 def test_a_stick_across_a_launch_turns_it_by_eighteen_degrees_and_along_it_not_at_all() -> None:

@@ -11,7 +11,7 @@ from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import FIELD
 from wm_train.dynamics.memory import NUMBERS, STRUCK_WITH
 from wm_train.dynamics.stale import LOSSES, NEVER, counted, freshness, struck_in_game
-from wm_train.dynamics.strikes import GRABS, Strikes, near_of_game
+from wm_train.dynamics.strikes import GRABS, SHIELDS, Strikes, near_of_game, shrunk
 from wm_train.training.whole_games import WholeGames
 
 ACTIONS = FIELD["action"].classes or 0
@@ -93,20 +93,24 @@ def test_damage_divided_by_its_freshness_is_a_moves_own(real_dataset: Dataset) -
     assert commonest_share(raw) < 0.6
 
 
-def near(strikes: Strikes, ahead: np.ndarray, hit: np.ndarray, victim: int) -> dict[str, np.ndarray]:
-    """Frames on which Fox's neutral air is active beside a standing fighter so far ahead."""
+def near(
+    strikes: Strikes, ahead: np.ndarray, hit: np.ndarray, victim: int, shield: float | None = None
+) -> dict[str, np.ndarray]:
+    """Frames on which Fox's neutral air is active beside a fighter so far ahead who stands, or shields."""
     count, move = len(ahead), character("FOX").internal_id * ACTIONS + NAIR
     zero = np.zeros(count, np.float32)
     return {
         "move": np.full(count, move), "age": zero + 6, "ahead": ahead.astype(np.float32), "up": zero,
         "turned": zero + 1, "victim": np.full(count, victim), "row": np.zeros(count, np.int64), "hit": hit,
+        "shields": np.full(count, shield is not None), "shield": zero + (shield or 0.0),
     }  # fmt: skip
 
 
 def odds(strikes: Strikes, frames: dict[str, np.ndarray]) -> torch.Tensor:
     of = {name: torch.from_numpy(values) for name, values in frames.items()}
     now, before = strikes._boxes(of["move"], of["age"])
-    body = strikes.body[of["victim"]] + strikes.body_row[of["row"]]
+    every = torch.arange(len(of["row"]))
+    body = strikes._circles(of, every, strikes.body[of["victim"]], strikes.body_row[of["row"]], strikes.bubble)
     return strikes._logit(
         now, before, of["move"], of["ahead"], of["up"], of["turned"], body, strikes.bias, *strikes.shape.unbind()
     )
@@ -126,6 +130,21 @@ def test_bodies_are_found_from_who_was_struck() -> None:
         assert inside > 0 > outside, reach
 
 
+def test_shields_are_found_from_what_they_stopped_and_shrink() -> None:
+    strikes, rng = Strikes(), np.random.default_rng(0)
+    victim = character("MARTH").internal_id * ACTIONS + SHIELDS[1]
+    parts = []
+    for shield, reach in ((60.0, 20.0), (30.0, 20.0 - 10.0 * 0.85 / 2)):  # of a radius of 10
+        ahead = rng.uniform(0, 40, 20_000)
+        parts.append(near(strikes, ahead, ahead < reach, victim, shield))
+    strikes.measure({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, rows=1)
+    for shield, reach in ((60.0, 20.0), (30.0, 15.75)):
+        ahead = np.array([reach - 2, reach + 2])
+        inside, outside = odds(strikes, near(strikes, ahead, ahead < reach, victim, shield)).tolist()
+        assert inside > 0 > outside, shield
+    assert shrunk(torch.tensor([[1.0, 2.0, 10.0]]), torch.tensor([0.0]))[0].tolist() == pytest.approx([1, 2, 1.5])
+
+
 def test_who_is_near_an_active_hitbox_is_looked_at_and_nobody_else(true_games: Dataset) -> None:
     strikes = Strikes()
     frames = hits = grabs = 0
@@ -137,6 +156,7 @@ def test_who_is_near_an_active_hitbox_is_looked_at_and_nobody_else(true_games: D
         assert (of["ahead"].abs() < 45).all()
         frames, hits = frames + len(found["hit"]), hits + int(found["hit"].sum())
         grabs += int((found["hit"] & np.isin(found["move"] % ACTIONS, GRABS)).sum())
+        assert (found["shield"] <= 60).all()
     if len(true_games) > 8:  # real ones
         assert 0.05 < hits / frames < 0.3
         assert grabs > 10
@@ -158,5 +178,12 @@ def test_a_strike_is_likelier_where_a_hitbox_meets_a_body() -> None:
     assert says[4.0][0, 0] > says[20.0][0, 0] > says[60.0][0, 0]
     assert says[4.0][0, 2] == 1
     assert says[60.0][0, 2] == 0
+    state["x"] = torch.tensor([[0.0, 14.0]])
+    stands = strikes(state, row, action, age, spent)[0, 0, 0]
+    state["action"], state["shield"] = torch.tensor([[NAIR, SHIELDS[1]]]), torch.tensor([[60.0, 60.0]])
+    full = strikes(state, row, action, age, spent)[0, 0, 0]
+    state["shield"] = torch.tensor([[60.0, 10.0]])
+    assert full > strikes(state, row, action, age, spent)[0, 0, 0]
+    assert full > stands
     assert (says[4.0][1] == says[60.0][1]).all()  # who stands strikes nobody
     assert strikes(state, row, action, age, ~spent)[0, 0, 4] == 0

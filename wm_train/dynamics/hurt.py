@@ -21,7 +21,8 @@ HEIGHTS, AIR = ("HIGH", "NEUTRAL", "LOW"), "AIR"
 FLY = ("HIGH", "NEUTRAL", "LOW", "TOP", "ROLL")
 UPWARD = (65.0, 72.0, 89.5)
 """Degrees of a launch below which nobody flies upright, and between which everybody does."""
-IMPOSSIBLE = 1e6
+UNLIKELY = 20.0
+"""By how much more likely, as a logit, an action has to be said that a launch does not allow."""
 
 
 class Hurt(nn.Module):
@@ -59,5 +60,5 @@ class Hurt(nn.Module):
         upward = (angle >= low).int() + ((angle >= least) & (angle <= most)).int()
         flat = (len(HURT_LEVELS) + 1) * before["airborne"].clamp(0, 1) + level
         allowed = self.allowed[(flat * 3 + upward).long()]
-        kind = logits.masked_fill(~allowed, -IMPOSSIBLE).argmax(dim=-1).int()
+        kind = (logits - UNLIKELY * (~allowed).float()).argmax(dim=-1).int()
         return torch.where(launched & self.kinds[after["action"].long()], kind, after["action"])
