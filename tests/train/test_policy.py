@@ -18,7 +18,7 @@ from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import BUTTONS, C_, CONTROL_NAMES, F_, FIRST_FRAME, I_, field_table_hash
 from wm_train.policy.codebook import HEADS, MIRRORED, Codebook, make_codebook
 from wm_train.policy.config import PolicyExperiment, load_policy_experiment
-from wm_train.policy.data import KNOWS_ALL, Batch, Rows, codebook_of
+from wm_train.policy.data import FIRST_CONTROL, KNOWS_ALL, Batch, Rows, codebook_of
 from wm_train.policy.export import PolicyStep, export_policy
 from wm_train.policy.network import PolicyNetwork, Seen
 from wm_train.policy.report import accuracy, pace
@@ -102,7 +102,7 @@ def test_a_mirrored_controller_is_of_the_mirrored_classes() -> None:
 def test_a_row_is_what_a_player_saw_and_what_it_did_next(dataset: Dataset, settings: PolicyExperiment) -> None:
     book = codebook_of(dataset, [0, 1, 2], settings.model)
     rows = Rows(dataset, [1, 2], settings.model, book)
-    assert len(rows) == 2 * sum(int(dataset.frames[g]) + FIRST_FRAME - 1 for g in (1, 2))
+    assert len(rows) == 2 * sum(int(dataset.frames[g]) + FIRST_FRAME - FIRST_CONTROL for g in (1, 2))
     game, offsets = dataset.game(2), settings.model.state_offsets
     state, controllers = game.state(), game.controllers()
     frame, player, delay = 300, 1, 5
@@ -117,6 +117,18 @@ def test_a_row_is_what_a_player_saw_and_what_it_did_next(dataset: Dataset, setti
     for k, offset in enumerate(settings.model.control_offsets):
         past = book.classes(controllers[frame - 1 - offset, player])
         assert np.array_equal(batch.seen.past[0, k].numpy(), past)
+
+
+def test_a_match_that_has_just_begun_is_seen_as_it_is_played(dataset: Dataset, settings: PolicyExperiment) -> None:
+    rows = Rows(dataset, [1], settings.model, codebook_of(dataset, [0, 1], settings.model))
+    first, delay = 400, 2
+    state = dataset.game(1).state()
+    for begun in range(12):
+        row = np.array([(first + begun + 1) * 2])
+        seen = rows.read(row, np.array([delay]), np.array([KNOWS_ALL]), np.array([begun])).seen
+        ages = [max(begun - delay - offset, 0) for offset in settings.model.state_offsets]
+        assert np.array_equal(seen.floats[0].numpy(), state.floats[[first + age for age in ages]])
+        assert seen.known.tolist() == [begun]
 
 
 def test_changes_are_drawn_more_often_and_count_less(dataset: Dataset, settings: PolicyExperiment) -> None:

@@ -52,6 +52,10 @@ class PolicyTraining(_Strict):
     """How much more than its true share a change counts in the loss; 1 keeps the policy's pace that of its players."""
     forget: float = Field(default=0.25, ge=0, le=1)
     """Share of rows that do not see the own past controllers: what is done must follow from the match."""
+    shorten: float = Field(default=0.3, ge=0, le=1)
+    """Share of rows that see only the latest of the own past controllers, as many as chance has it."""
+    begun: float = Field(default=0.1, ge=0, le=1)
+    """Share of rows of a match that has just begun, as far as the player knows: nothing is known of before."""
     prompt: float = Field(default=0.5, ge=0, le=1)
     """Share of rows without reaction delay; the others have 0 to 30 frames."""
     checks: int = Field(default=8, ge=1)
