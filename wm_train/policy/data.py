@@ -144,8 +144,10 @@ class Rows:
 
     def _read_states(self, game: np.ndarray, row: np.ndarray, player: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rows (B, K) of games (B,) → floats (B, K, 2, F) and ints (B, K, 2, I), the acting player first."""
-        first = row.min(axis=1)
-        length = int((row.max(axis=1) - first).max()) + 1
+        row = np.maximum(row, 0)
+        last = row.max(axis=1)
+        length = int((last - row.min(axis=1)).max()) + 1
+        first = np.maximum(last - length + 1, 0)  # not the oldest row: a window must not run past its game's end
         windows = self.dataset.stored_windows(self.games[game], first, length)
         records = np.take_along_axis(windows, (row - first[:, None])[..., None], axis=1)  # (B, K, 2)
         swap = player == 1
