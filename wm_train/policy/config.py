@@ -33,6 +33,10 @@ class PolicyModel(_Strict):
     """States it sees, in frames before the newest one that the reaction delay lets through."""
     control_offsets: tuple[Offset, ...] = Field(default=(0, 1, 2, 3, 4, 6, 8, 12, 16, 24), min_length=1)
     """Own controllers it sees, in frames before the present one: a player knows at once what the own hands do."""
+    choice: float = Field(default=1.0, gt=0)
+    """Temperature of what is changed to, in play alone: how likely a class is to stay as it was remains as learned."""
+    recall: int = Field(default=60, ge=0)
+    """The latest own controllers that are known, in play alone: who has done nothing for long does not go on so."""
     main_sticks: int = Field(default=60, ge=2, le=255)
     c_sticks: int = Field(default=11, ge=2, le=255)
     button_sets: int = Field(default=32, ge=1, le=255)

@@ -48,7 +48,7 @@ class View(nn.Module):
         self.move = nn.Embedding(CHARACTERS * ACTIONS, 12)
         self.age = nn.Embedding(AGES, 8)
         self.phase = nn.Embedding(AGES, self.move.embedding_dim)
-        """What a frame of a move means, as factors of the move: when it hits, and when it is over, differ by fighter."""
+        """What a frame of a move means, as factors of the move: when it hits and when it is over differ by fighter."""
         self.character = nn.Embedding(CHARACTERS, 12)
         self.stage = nn.Embedding(STAGE_IDS, 6)
 
