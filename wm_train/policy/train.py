@@ -1,4 +1,4 @@
-"""Training a policy: AdamW on weighted cross entropy of the next controller (in bfloat16), checked on held-out games."""
+"""Training a policy: AdamW on weighted cross entropy of the next controller (bfloat16), checked on held-out games."""
 
 from __future__ import annotations
 

@@ -101,7 +101,9 @@ class View(nn.Module):
         return torch.cat([self.action(row), self.age(age), move, move * self.phase(age)], dim=-1)
 
     def _heights(self, x: Tensor, y: Tensor, stage: Tensor) -> Tensor:
-        """x, y (…, 1) → (…, 4): how far below the next surface is, and above, each at two scales."""
+        """x, y (…, 1) → (…, 4): how far below the next surface is, and above, each at two scales. Both halves of a
+        stage are taken for its right one, so that mirrored play sees the same."""
+        x = x.abs()
         left, right, height = self.surfaces[stage.clamp(0, STAGE_IDS - 1)].unbind(-1)  # (…, P)
         over = (x >= left) & (x <= right)
         above = y - height + FOOT
