@@ -9,11 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from wm_runtime.errors import UserError
-from wm_tools.progress import progress_bar
+from wm_tools.progress import counted, progress_bar
 
 LOG_STEPS = 500
 """Steps between lines of a log, where there is no progress bar."""
 REPORT_ROWS = 200_000
+ROLLOUTS = 48
 
 
 def train_policy(
@@ -76,25 +77,47 @@ def evaluate_policy(
     policy: Annotated[str, typer.Argument(help="Policy file, or the name of one that ships.")],
     dataset: Annotated[Path, typer.Option(help="Dataset of games that the policy did not learn from.")],
     rows: Annotated[int, typer.Option(min=1, help="Controllers to measure accuracy on.")] = REPORT_ROWS,
+    play: Annotated[str, typer.Option(help="World model in which it also plays a minute against itself.")] = "",
+    rollouts: Annotated[int, typer.Option(min=1, help="Rollouts of a minute (--play).")] = ROLLOUTS,
     json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
 ) -> None:
-    """Measure how often an exported policy is right about the next controller, and how often it presses what."""
+    """Measure how often an exported policy is right about the next controller, how often it presses what, and how it
+    plays."""
+    from wm_runtime.artifact import open_artifact
     from wm_runtime.policy import open_policy
     from wm_runtime.replays.dataset import Dataset, write_text
+    from wm_train.evaluate.play import minute_of_play, policy_players
+    from wm_train.evaluate.rollout import Model
     from wm_train.policy.report import measure
 
     if json and not json.parent.is_dir():
         raise UserError(f"{json}: its folder does not exist; make it or name another place")
     opened, data = open_policy(policy), Dataset(dataset)
+    world = Model(open_artifact(play)) if play else None
     learned = set(opened.metadata["manifest"]["data"]["md5"])
     seen = sum(md5 in learned for md5 in data.md5)
     figures = measure(opened, data, list(range(len(data))), rows)
     _print(figures)
+    if world:
+        with counted(opened.name) as on_batch:
+            figures |= minute_of_play(world, data, policy_players(policy), rollouts, on_batch=on_batch)
+        _print_play(figures["play"], figures["real"])
     if seen:
         print(f"warning: the policy learned from {seen} of these {len(data)} games")
     if json:
         write_text(json, json_.dumps(figures, indent=1))
         print(f"wrote {json}")
+
+
+def _print_play(play: dict[str, Any], real: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("", "policy", "real games", title="a minute from spawn, policy against policy")
+    for name, row in play.items():
+        table.add_row(name, *("" if f is None else f"{f['value']:.3f} ({f['low']:.3f} … {f['high']:.3f})"
+                              for f in (row, real.get(name))))  # fmt: skip
+    Console().print(table)
 
 
 def _print(figures: dict[str, Any]) -> None:

@@ -36,7 +36,7 @@ def played(player: PolicyPlayer, states: list[State]) -> np.ndarray:
 
 def test_a_small_policy_ships() -> None:
     assert DEFAULT_POLICY in policies()
-    assert policies()[DEFAULT_POLICY].stat().st_size <= 3e6
+    assert policies()[DEFAULT_POLICY].stat().st_size <= 4.5e6
     figures = open_policy().metadata["manifest"]["figures"]["accuracy"]["delay 0"]
     for which in ("all frames", "changes"):
         assert figures[which]["policy"]["controller"] > figures[which]["last frame"]["controller"]
@@ -97,7 +97,10 @@ def test_a_match_begun_anew_remembers_nothing_and_disturbs_no_other(states: list
     played(used, states[60:90])
     played(undisturbed, states[60:90])
     used.reset(mask)
-    new, after, going_on = (played(player, states[:40]) for player in (fresh, used, undisturbed))
+    new, after, going_on = (
+        np.stack([(player.act(state), player.logits.copy())[1] for state in states[:40]])
+        for player in (fresh, used, undisturbed)
+    )
     assert np.array_equal(new[:, mask], after[:, mask])
     assert np.array_equal(going_on[:, ~mask], after[:, ~mask])
     assert not np.array_equal(new[:, ~mask], after[:, ~mask])

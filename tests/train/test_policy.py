@@ -18,9 +18,9 @@ from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import BUTTONS, C_, CONTROL_NAMES, F_, FIRST_FRAME, I_, field_table_hash
 from wm_train.policy.codebook import HEADS, MIRRORED, Codebook, make_codebook
 from wm_train.policy.config import PolicyExperiment, load_policy_experiment
-from wm_train.policy.data import KNOWS_ALL, Batch, Rows, codebook_of
+from wm_train.policy.data import FIRST_CONTROL, KNOWS_ALL, Batch, Rows, codebook_of
 from wm_train.policy.export import PolicyStep, export_policy
-from wm_train.policy.network import PolicyNetwork, Seen
+from wm_train.policy.network import PolicyNetwork, Seen, sharpened
 from wm_train.policy.report import accuracy, pace
 from wm_train.policy.train import held_out_loss, load_policy, train_policy
 
@@ -102,7 +102,7 @@ def test_a_mirrored_controller_is_of_the_mirrored_classes() -> None:
 def test_a_row_is_what_a_player_saw_and_what_it_did_next(dataset: Dataset, settings: PolicyExperiment) -> None:
     book = codebook_of(dataset, [0, 1, 2], settings.model)
     rows = Rows(dataset, [1, 2], settings.model, book)
-    assert len(rows) == 2 * sum(int(dataset.frames[g]) + FIRST_FRAME - 1 for g in (1, 2))
+    assert len(rows) == 2 * sum(int(dataset.frames[g]) + FIRST_FRAME - FIRST_CONTROL for g in (1, 2))
     game, offsets = dataset.game(2), settings.model.state_offsets
     state, controllers = game.state(), game.controllers()
     frame, player, delay = 300, 1, 5
@@ -117,6 +117,18 @@ def test_a_row_is_what_a_player_saw_and_what_it_did_next(dataset: Dataset, setti
     for k, offset in enumerate(settings.model.control_offsets):
         past = book.classes(controllers[frame - 1 - offset, player])
         assert np.array_equal(batch.seen.past[0, k].numpy(), past)
+
+
+def test_a_match_that_has_just_begun_is_seen_as_it_is_played(dataset: Dataset, settings: PolicyExperiment) -> None:
+    rows = Rows(dataset, [1], settings.model, codebook_of(dataset, [0, 1], settings.model))
+    first, delay = 400, 2
+    state = dataset.game(1).state()
+    for begun in range(12):
+        row = np.array([(first + begun + 1) * 2])
+        seen = rows.read(row, np.array([delay]), np.array([KNOWS_ALL]), np.array([begun])).seen
+        ages = [max(begun - delay - offset, 0) for offset in settings.model.state_offsets]
+        assert np.array_equal(seen.floats[0].numpy(), state.floats[[first + age for age in ages]])
+        assert seen.known.tolist() == [begun]
 
 
 def test_changes_are_drawn_more_often_and_count_less(dataset: Dataset, settings: PolicyExperiment) -> None:
@@ -158,7 +170,9 @@ def drawn(network: PolicyNetwork, seen: Seen, temperature: float = 1.0) -> tuple
     """Controllers (N, 13) and logits (N, K) for the same noise."""
     noise = torch.rand((len(seen.floats), len(HEADS)), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        own, logits = network.draw(*network.hidden(seen), noise, torch.full((len(noise),), temperature))
+        own, logits = network.draw(
+            *network.hidden(seen), network.held(seen), noise, torch.full((len(noise),), temperature)
+        )
         return network.controllers(network.mirrored(own, seen.side)), torch.cat(logits, dim=-1)
 
 
@@ -186,7 +200,7 @@ def test_draws_follow_the_distribution_and_the_temperature(network: PolicyNetwor
     seen = batch_of(held, 1).seen
     many = Seen(*(t.expand(20_000, *t.shape[1:]) for t in vars(seen).values()))
     with torch.no_grad():
-        hidden = network.hidden(many)
+        hidden = (*network.hidden(many), network.held(many))
         noise = torch.rand((20_000, len(HEADS)), generator=torch.Generator().manual_seed(0))
         classes, logits = network.draw(*hidden, noise, torch.ones(20_000))
         cold, _ = network.draw(*hidden, noise, torch.zeros(20_000))
@@ -195,6 +209,22 @@ def test_draws_follow_the_distribution_and_the_temperature(network: PolicyNetwor
     assert torch.allclose(found, expected, atol=0.015)
     assert (cold == cold[0]).all()
     assert cold[0, 0] == expected.argmax()
+
+
+def test_a_surer_choice_leaves_the_pace_as_it_was() -> None:
+    logits = torch.randn((50, 7), generator=torch.Generator().manual_seed(0))
+    held = torch.arange(50) % 8 - 1
+    before, after = torch.softmax(logits, dim=-1), torch.softmax(sharpened(logits, held, 0.5), dim=-1)
+    for n, stays in enumerate(held.tolist()):
+        if stays < 0:
+            assert torch.allclose(before[n], after[n])
+            continue
+        assert after[n, stays] == pytest.approx(before[n, stays].item(), abs=1e-5)
+        others = torch.arange(7) != stays
+        squared = before[n, others] ** 2
+        assert torch.allclose(after[n, others] / after[n, others].sum(), squared / squared.sum(), atol=1e-4)
+    certain = torch.tensor([[80.0, 0.0, 0.0]])
+    assert sharpened(certain, torch.tensor([0]), 0.5).isfinite().all()
 
 
 def test_a_state_that_no_game_shows_gives_a_valid_controller(network: PolicyNetwork, held: Rows) -> None:
@@ -287,7 +317,9 @@ def test_the_report_measures_against_the_last_frame(exported: Path, held: Rows) 
 def test_the_report_takes_the_likeliest_controller(exported: Path, network: PolicyNetwork, held: Rows) -> None:
     index = np.sort(np.random.default_rng(0).choice(held.index, 500, replace=False))
     batch = held.read(index, np.full(500, 18), np.full(500, KNOWS_ALL))
-    cold, _ = network.draw(*network.hidden(batch.seen), torch.full((500, len(HEADS)), 0.5), torch.zeros(500))
+    cold, _ = network.draw(
+        *network.hidden(batch.seen), network.held(batch.seen), torch.full((500, len(HEADS)), 0.5), torch.zeros(500)
+    )
     right = network.mirrored(cold, batch.seen.side) == batch.target
     found = accuracy(open_policy(exported), held, 500, delay=18)["all frames"]["policy"]
     assert found["main"] == pytest.approx(float(right[:, HEADS.index("main")].float().mean()), abs=0.005)
@@ -338,7 +370,9 @@ def test_mamba2_is_exported_and_plays(reader: tuple[PolicyNetwork, Rows, Path], 
     index = np.sort(np.random.default_rng(0).choice(held.index, 500, replace=False))
     batch = held.read(index, np.full(500, 9), np.full(500, KNOWS_ALL))
     with torch.no_grad():
-        cold, _ = network.draw(*network.hidden(batch.seen), torch.full((500, len(HEADS)), 0.5), torch.zeros(500))
+        cold, _ = network.draw(
+        *network.hidden(batch.seen), network.held(batch.seen), torch.full((500, len(HEADS)), 0.5), torch.zeros(500)
+    )
     right = (network.mirrored(cold, batch.seen.side) == batch.target).float().mean(dim=0)
     assert likeliest["main"] == pytest.approx(float(right[HEADS.index("main")]), abs=0.01)
     assert pace(open_policy(path), dataset, 4, 100, [0, 1])["policy"]["controller changes"] > 0

@@ -33,6 +33,10 @@ class PolicyModel(_Strict):
     """States it sees, in frames before the newest one that the reaction delay lets through."""
     control_offsets: tuple[Offset, ...] = Field(default=(0, 1, 2, 3, 4, 6, 8, 12, 16, 24), min_length=1)
     """Own controllers it sees, in frames before the present one: a player knows at once what the own hands do."""
+    choice: float = Field(default=1.0, gt=0)
+    """Temperature of what is changed to, in play alone: how likely a class is to stay as it was remains as learned."""
+    recall: int = Field(default=60, ge=0)
+    """The latest own controllers that are known, in play alone: who has done nothing for long does not go on so."""
     main_sticks: int = Field(default=60, ge=2, le=255)
     c_sticks: int = Field(default=11, ge=2, le=255)
     button_sets: int = Field(default=32, ge=1, le=255)
@@ -52,6 +56,10 @@ class PolicyTraining(_Strict):
     """How much more than its true share a change counts in the loss; 1 keeps the policy's pace that of its players."""
     forget: float = Field(default=0.25, ge=0, le=1)
     """Share of rows that do not see the own past controllers: what is done must follow from the match."""
+    shorten: float = Field(default=0.3, ge=0, le=1)
+    """Share of rows that see only the latest of the own past controllers, as many as chance has it."""
+    begun: float = Field(default=0.1, ge=0, le=1)
+    """Share of rows of a match that has just begun, as far as the player knows: nothing is known of before."""
     prompt: float = Field(default=0.5, ge=0, le=1)
     """Share of rows without reaction delay; the others have 0 to 30 frames."""
     checks: int = Field(default=8, ge=1)

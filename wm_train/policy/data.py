@@ -21,7 +21,11 @@ from wm_train.policy.network import Seen
 SAMPLED_GAMES = 60
 """Games whose controllers the codebook is made of."""
 KNOWS_ALL = 1000
-"""More own controllers than a policy looks back at."""
+"""More frames than a policy looks back."""
+FIRST_CONTROL = -38
+"""Frame by which players have landed from the entry and begin to act."""
+LONGEST_PAST = 40
+"""Frames of a match that has just begun, and own controllers known where they are cut short, at most."""
 
 
 @dataclass
@@ -44,7 +48,7 @@ def codebook_of(dataset: Dataset, games: list[int], model: PolicyModel) -> Codeb
 
 
 class Rows:
-    """Every (frame, player) of `games` in which the player has control, from frame 1 on.
+    """Every (frame, player) of `games` in which the player has control, from frame FIRST_CONTROL on.
 
     `characters`: names of the fighters whose players are learned from, all when empty. Raises UserError if there is no
     row.
@@ -67,7 +71,7 @@ class Rows:
         )  # (T, 2, 4)
         rows = []
         for first, g in zip(self._first.tolist(), self.games.tolist(), strict=False):
-            frames = np.arange(first - FIRST_FRAME + 1, first + int(dataset.frames[g]))
+            frames = np.arange(first + FIRST_CONTROL - FIRST_FRAME, first + int(dataset.frames[g]))
             players = [p for p in range(PLAYERS) if not wanted or dataset.characters[g, p] in wanted]
             rows += [frames * PLAYERS + p for p in players]
         self.index = np.concatenate([np.zeros(0, np.int64), *rows])
@@ -82,13 +86,24 @@ class Rows:
     def __len__(self) -> int:
         return len(self.index)
 
-    def read(self, index: np.ndarray, delay: np.ndarray, known: np.ndarray, weight: np.ndarray | None = None) -> Batch:
+    def read(
+        self,
+        index: np.ndarray,
+        delay: np.ndarray,
+        known: np.ndarray,
+        begun: np.ndarray | None = None,
+        weight: np.ndarray | None = None,
+    ) -> Batch:
         """Rows `index` (B,) of row numbers, seen with `delay` (B,) frames of reaction delay and the `known` (B,) latest
-        own controllers."""
+        own controllers, by players who saw the first state of the match `begun` (B,) frames ago (default: long ago):
+        what was before it is to them as it was then."""
         frame, player = np.divmod(index, PLAYERS)
         game = np.searchsorted(self._first, frame, side="right") - 1
         present = frame - 1 - self._first[game]  # row in its game of the frame that is played on
-        floats, ints = self._read_states(game, present[:, None] - delay[:, None] - self._states, player)
+        age = delay[:, None] + self._states
+        if begun is not None:
+            age, known = np.minimum(age, begun[:, None]), np.minimum(known, begun)
+        floats, ints = self._read_states(game, present[:, None] - age, player)
         past = np.maximum(present[:, None] - self._controls, 0) + self._first[game][:, None]
         stage = self.dataset.stage[self.games[game]]
         seen = Seen(
@@ -114,9 +129,11 @@ class Rows:
             here = changing == value
             index[here] = pool[rng.integers(0, len(pool), int(here.sum()))]
         delay = np.where(rng.random(count) < settings.prompt, 0, rng.integers(0, longest_delay + 1, count))
-        # Most rows know all own controllers, some none, a few as many as a match that has just begun.
-        begun = np.where(rng.random(count) < 0.1, rng.integers(1, self._controls.max() + 2, count), KNOWS_ALL)
-        return self.read(index, delay, np.where(rng.random(count) < settings.forget, 0, begun), weight)
+        # Most matches have gone on for long, some have just begun; and of some the own controllers are not known.
+        begun = np.where(rng.random(count) < settings.begun, rng.integers(0, LONGEST_PAST, count), KNOWS_ALL)
+        short = np.where(rng.random(count) < settings.shorten, rng.integers(1, LONGEST_PAST, count), KNOWS_ALL)
+        known = np.where(rng.random(count) < settings.forget, 0, short)
+        return self.read(index, delay, known, begun, weight)
 
     def _pool(self, changing: bool) -> np.ndarray:
         """Row numbers on which the controller changes, or does not; all rows where there is none such."""
@@ -127,8 +144,10 @@ class Rows:
 
     def _read_states(self, game: np.ndarray, row: np.ndarray, player: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rows (B, K) of games (B,) → floats (B, K, 2, F) and ints (B, K, 2, I), the acting player first."""
-        first = row.min(axis=1)
-        length = int((row.max(axis=1) - first).max()) + 1
+        row = np.maximum(row, 0)
+        last = row.max(axis=1)
+        length = int((last - row.min(axis=1)).max()) + 1
+        first = np.maximum(last - length + 1, 0)  # not the oldest row: a window must not run past its game's end
         windows = self.dataset.stored_windows(self.games[game], first, length)
         records = np.take_along_axis(windows, (row - first[:, None])[..., None], axis=1)  # (B, K, 2)
         swap = player == 1

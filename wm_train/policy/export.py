@@ -41,8 +41,9 @@ class PolicyStep(nn.Module):
         temperature: Tensor,
         noise: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
+        known = known.clamp(max=self.network.config.recall)
         seen = Seen(floats, ints, match[:, M_["stage"]].long(), past, known, delay)
-        own, logits = self.network.draw(*self.network.hidden(seen), noise, temperature)
+        own, logits = self.network.draw(*self.network.hidden(seen), self.network.held(seen), noise, temperature)
         classes = self.network.mirrored(own, seen.side)
         return self.network.controllers(classes), classes.int(), torch.cat(logits, dim=-1)
 

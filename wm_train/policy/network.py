@@ -16,6 +16,8 @@ from wm_train.policy.view import View
 
 COLDEST = 1e-3
 """Least temperature: at it the likeliest class is drawn, whatever the noise."""
+MOST = 1 - 1e-6
+"""Probability of staying beyond which none is left to change."""
 _LAST_WIDTH = 16
 
 
@@ -134,23 +136,31 @@ class PolicyNetwork(nn.Module):
         return self.trunk(torch.cat(inputs, dim=-1)), repeat
 
     def logits(self, hidden: Tensor, repeat: list[Tensor], classes: Tensor) -> list[Tensor]:
-        """(N, K) for each head, given the classes (N, 4) of the earlier heads."""
+        """(N, K) for each head as learned, given the classes (N, 4) of the earlier heads."""
         return [self._head(i, hidden, repeat, classes.unbind(-1)[:i]) for i in range(len(HEADS))]
 
     def draw(
-        self, hidden: Tensor, repeat: list[Tensor], noise: Tensor, temperature: Tensor
+        self, hidden: Tensor, repeat: list[Tensor], held: Tensor, noise: Tensor, temperature: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
-        """Classes (N, 4) drawn with noise (N, 4), uniform in 0 … 1, at a temperature (N,); and their logits."""
+        """Classes (N, 4) drawn with noise (N, 4), uniform in 0 … 1, at a temperature (N,); and their logits. `held`
+        (N, 4) as `held` gives it."""
         heat = temperature.clamp(min=COLDEST)[:, None]
         chosen: list[Tensor] = []
         out = []
         for i in range(len(HEADS)):
             logits = self._head(i, hidden, repeat, tuple(chosen))
+            if self.config.choice != 1:
+                logits = sharpened(logits, held[:, i], self.config.choice)
             reached = torch.cumsum(torch.softmax(logits / heat, dim=-1), dim=-1)
             below = reached < noise[:, i : i + 1] * reached[:, -1:]
             chosen.append(below.long().sum(dim=-1).clamp(max=logits.shape[-1] - 1))
             out.append(logits)
         return torch.stack(chosen, dim=-1), out
+
+    def held(self, seen: Seen) -> Tensor:
+        """(N, 4) the classes held in the last frame, in the player's own frame; −1 where they are not known."""
+        held = self.mirrored(seen.past.long(), seen.side)[:, 0]
+        return torch.where((seen.known > 0)[:, None], held, -1)
 
     def controllers(self, classes: Tensor) -> Tensor:
         """Classes (N, 4) that are not mirrored → (N, 13)."""
@@ -167,3 +177,16 @@ class PolicyNetwork(nn.Module):
         for early, classes in zip(HEADS, earlier, strict=False):
             inner = inner + self.given[f"{head}_{early}"](classes)
         return self.after[head](nn.functional.silu(inner)) + repeat[i]
+
+
+def sharpened(logits: Tensor, held: Tensor, temperature: float) -> Tensor:
+    """(N, K) logits with all classes but the one held (N,) at a temperature: what is changed to is surer, when is not.
+
+    Where `held` is −1, as they were. A temperature of the whole distribution would also make staying surer, and who
+    stands still then goes on standing still.
+    """
+    stays = torch.arange(logits.shape[-1], device=logits.device) == held[:, None]
+    learned = torch.log_softmax(logits, dim=-1)
+    changes = torch.log_softmax((logits / temperature).masked_fill(stays, -torch.inf), dim=-1)
+    leaves = torch.log1p(-torch.exp(learned.masked_fill(~stays, -torch.inf)).sum(dim=-1, keepdim=True).clamp(max=MOST))
+    return torch.where((held < 0)[:, None] | stays, learned, leaves + changes)

@@ -1,4 +1,4 @@
-"""Training a policy: AdamW on weighted cross entropy of the next controller, checked on held-out games."""
+"""Training a policy: AdamW on weighted cross entropy of the next controller (bfloat16), checked on held-out games."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ def train_policy(
     ahead: Iterator = prefetch(_batches(rows, experiment, steps, rng))  # type: ignore[arg-type]
     for step, batch in enumerate(ahead, 1):
         network.train()
-        loss = (batch_loss(network, _to(batch, device)).sum(dim=-1) * batch.weight.to(device)).mean()
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
+            losses = batch_loss(network, _to(batch, device))
+        loss = (losses.sum(dim=-1) * batch.weight.to(device)).mean()
         if not torch.isfinite(loss):
             raise UserError(f"loss is {loss.item()} at step {step}; lower training.learning_rate")
         optimiser.zero_grad(set_to_none=True)
