@@ -12,7 +12,7 @@ from wm_runtime.artifact import Artifact
 from wm_runtime.errors import UserError
 from wm_runtime.schema import State
 
-ENGINES: Mapping[str, str] = {"onnx": "OnnxEngine", "torch": "TorchEngine"}
+ENGINES: Mapping[str, str] = {"onnx": "OnnxEngine", "torch": "TorchEngine", "compiled": "CompiledEngine"}
 """Name, which is also the module here → class."""
 
 
