@@ -36,8 +36,7 @@ FEW = 4
 """So many matches at most are stepped one after another, by code for one."""
 BOUND = 4
 """Sets of arrays whose addresses are kept: of two simulators that share an engine."""
-FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math",
-         "-ffp-contract=off")  # fmt: skip
+FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off")
 PRECISIONS = ("float32", "bf16", "int8", "auto")
 
 
@@ -212,8 +211,6 @@ def built(text: str, lanes: int) -> Path:
     """The library of a program's C++ for blocks of so many lanes, built unless it is there."""
     use = compiler()
     command = [*use.command, *FLAGS, f"-DLANES={lanes}", "-I", str(KERNELS.parent)]
-    if "__AVX512F__" in use.has:
-        command.append("-mprefer-vector-width=512")
     known = (text, KERNELS.read_text(), *command[1:-1], use.version, *sorted(use.has))
     path = cache_folder() / f"{hashlib.sha256(chr(0).join(known).encode()).hexdigest()[:32]}.so"
     if path.exists():

@@ -1,5 +1,6 @@
 // What a compiled program (engines/source.py) calls. LANES matches are reckoned at once: row r of a block is the LANES
 // numbers from r * LANES on. Built with LANES = 1 for a few matches, and with some vectors of them for many.
+#include <climits>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -10,77 +11,9 @@
 #include <arm_neon.h>
 #endif
 
-#if LANES == 1
-#define EACH_LANE for (int l = 0; l < 1; ++l)
-#else
-#define EACH_LANE _Pragma("omp simd") for (int l = 0; l < LANES; ++l)
-#endif
 #define PART static __attribute__((noinline)) void
 
-// --- arithmetic of one lane ---
-
-template <class T> static inline T smaller(T a, T b) { return (a < b) | (a != a) ? a : b; }  // NaN if one is
-template <class T> static inline T larger(T a, T b) { return (a > b) | (a != a) ? a : b; }
-template <class T> static inline T least_of(T x, T low) { return x < low ? low : x; }
-template <class T> static inline T most_of(T x, T high) { return x > high ? high : x; }
-
-static inline int quotient(int a, int b) { return b == 0 ? 0 : a / b; }
-static inline int remainder_of(int a, int b) {
-  const int r = b == 0 ? 0 : a % b;
-  return r != 0 && (r < 0) != (b < 0) ? r + b : r;
-}
-static inline int within(int i, int size) {
-  const int j = i < 0 ? i + size : i;
-  return j < 0 ? 0 : j >= size ? size - 1 : j;
-}
-
-static inline float bits_to_float(int x) { return __builtin_bit_cast(float, x); }
-static inline int float_to_bits(float x) { return __builtin_bit_cast(int, x); }
-
-// e^x and ln x by the polynomials of Cephes (S. Moshier), within 2 units in the last place.
-static inline float exp_of(float x) {
-  const float held = x > 88.3f ? 88.3f : x < -87.3f ? -87.3f : x;
-  const float n = __builtin_rintf(held * 1.44269504088896341f);
-  const float r = held - n * 0.693359375f + n * 2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  const float y = (p * r * r + r + 1.0f) * bits_to_float(((int)n + 127) << 23);
-  return x < -87.3f ? 0.0f : y;
-}
-static inline float log_of(float x) {
-  const int bits = float_to_bits(x);
-  const float whole = bits_to_float((bits & 0x007fffff) | 0x3f000000);
-  const bool small = whole < 0.707106781186547524f;
-  const float e = (float)((bits >> 23) - 126 - (small ? 1 : 0));
-  const float m = small ? whole + whole - 1.0f : whole - 1.0f;
-  float p = 7.0376836292e-2f;
-  p = p * m - 1.1514610310e-1f;
-  p = p * m + 1.1676998740e-1f;
-  p = p * m - 1.2420140846e-1f;
-  p = p * m + 1.4249322787e-1f;
-  p = p * m - 1.6668057665e-1f;
-  p = p * m + 2.0000714765e-1f;
-  p = p * m - 2.4999993993e-1f;
-  p = p * m + 3.3333331174e-1f;
-  const float z = m * m;
-  const float y = m + (p * m * z - e * 2.12194440e-4f - 0.5f * z) + e * 0.693359375f;
-  return x > 0.0f ? (x == INFINITY ? x : y) : x == 0.0f ? -INFINITY : NAN;
-}
-static inline float tanh_of(float x) { return 1.0f - 2.0f / (exp_of(2.0f * x) + 1.0f); }
-static inline float softplus_of(float x) { return least_of(x, 0.0f) + log_of(1.0f + exp_of(-std::fabs(x))); }
-
-// --- products ---
-//
-// Weights are words of 32 bits: a float, two of bf16 or four of int8 that follow one another along the inner axis. They
-// are packed by tiles of outputs: tile, inner word, output in the tile. With many lanes a tile's accumulators are
-// (output, vector of lanes); with one lane, (row, vector of outputs).
-
-enum Precision { FLOAT32 = 0, BF16 = 1, INT8 = 2 };
-static constexpr int PER_WORD[] = {1, 2, 4};
+// --- vectors ---
 
 #if defined(__AVX512F__)
 static constexpr int W = 16, ACCUMULATORS = 24;
@@ -92,13 +25,204 @@ static constexpr int W = 4, ACCUMULATORS = 16;
 typedef float vf __attribute__((vector_size(4 * W)));
 typedef int vi __attribute__((vector_size(4 * W)));
 
-static constexpr int VECTORS = LANES >= 2 * W ? 2 : 1;  // of lanes, in one tile
-static constexpr int TILE = LANES == 1 ? 4 * W : ACCUMULATORS / VECTORS;
 
 static inline vf load(const float *p) { vf v; memcpy(&v, p, sizeof v); return v; }
 static inline vi load(const int *p) { vi v; memcpy(&v, p, sizeof v); return v; }
 static inline void store(float *p, vf v) { memcpy(p, &v, sizeof v); }
 static inline vi spread(int x) { return x - (vi){}; }
+
+
+// --- lanes ---
+//
+// `fl` and `in` are as many lanes as are reckoned together: a vector, or one number where LANES is 1. A truth is an `in`
+// of all bits or none.
+
+#if LANES == 1
+
+typedef float fl;
+typedef int in;
+static constexpr int WIDE = 1;
+static inline fl all(float x) { return x; }
+static inline in all(int x) { return x; }
+static inline fl at(const float *p) { return *p; }
+static inline in at(const int *p) { return *p; }
+static inline void put(float *p, fl x) { *p = x; }
+static inline void put(int *p, in x) { *p = x; }
+template <class T> static inline in lt(T a, T b) { return -(int)(a < b); }
+template <class T> static inline in le(T a, T b) { return -(int)(a <= b); }
+template <class T> static inline in eq(T a, T b) { return -(int)(a == b); }
+template <class T> static inline in ne(T a, T b) { return -(int)(a != b); }
+static inline fl to_float(in x) { return (float)x; }
+static inline in to_int(fl x) { return (int)x; }
+static inline fl as_float(in x) { return __builtin_bit_cast(float, x); }
+static inline in as_int(fl x) { return __builtin_bit_cast(int, x); }
+template <class F> static inline fl by_lane(F f, fl x) { return f(x); }
+template <class T, class F> static inline T by_lane(F f, T a, T b) { return f(a, b); }
+static inline fl root(fl x) { return std::sqrt(x); }
+static inline fl down(fl x) { return std::floor(x); }
+static inline fl nearest(fl x) { return std::nearbyint(x); }
+static inline fl looked_up(const float *from, in i) { return from[i]; }
+static inline in looked_up(const int *from, in i) { return from[i]; }
+template <class T> static inline T in_lane(const T *from, in row) { return from[row]; }
+
+#else
+
+typedef vf fl;
+typedef vi in;
+static constexpr int WIDE = W;
+static inline fl all(float x) { return x - (vf){}; }
+static inline in all(int x) { return x - (vi){}; }
+static inline fl at(const float *p) { return load(p); }
+static inline in at(const int *p) { return load(p); }
+static inline void put(float *p, fl x) { memcpy(p, &x, sizeof x); }
+static inline void put(int *p, in x) { memcpy(p, &x, sizeof x); }
+template <class T> static inline in lt(T a, T b) { return a < b; }
+template <class T> static inline in le(T a, T b) { return a <= b; }
+template <class T> static inline in eq(T a, T b) { return a == b; }
+template <class T> static inline in ne(T a, T b) { return a != b; }
+static inline fl to_float(in x) { return __builtin_convertvector(x, vf); }
+static inline in to_int(fl x) { return __builtin_convertvector(x, vi); }
+static inline fl as_float(in x) { return (vf)x; }
+static inline in as_int(fl x) { return (vi)x; }
+template <class F> static inline fl by_lane(F f, fl x) {
+  for (int i = 0; i < W; ++i) x[i] = f(x[i]);
+  return x;
+}
+template <class T, class F> static inline T by_lane(F f, T a, T b) {
+  for (int i = 0; i < W; ++i) a[i] = f(a[i], b[i]);
+  return a;
+}
+#if defined(__AVX512F__)
+static inline fl root(fl x) { return (vf)_mm512_sqrt_ps((__m512)x); }
+static inline fl down(fl x) { return (vf)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
+static inline fl nearest(fl x) { return (vf)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static inline fl looked_up(const float *from, in i) { return (vf)_mm512_i32gather_ps((__m512i)i, from, 4); }
+static inline in looked_up(const int *from, in i) { return (vi)_mm512_i32gather_epi32((__m512i)i, from, 4); }
+#elif defined(__AVX2__)
+static inline fl root(fl x) { return (vf)_mm256_sqrt_ps((__m256)x); }
+static inline fl down(fl x) { return (vf)_mm256_round_ps((__m256)x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
+static inline fl nearest(fl x) { return (vf)_mm256_round_ps((__m256)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static inline fl looked_up(const float *from, in i) { return (vf)_mm256_i32gather_ps(from, (__m256i)i, 4); }
+static inline in looked_up(const int *from, in i) { return (vi)_mm256_i32gather_epi32(from, (__m256i)i, 4); }
+#else
+static inline fl root(fl x) { return by_lane([](float a) { return std::sqrt(a); }, x); }
+static inline fl down(fl x) { return by_lane([](float a) { return std::floor(a); }, x); }
+static inline fl nearest(fl x) { return by_lane([](float a) { return std::nearbyint(a); }, x); }
+static inline fl looked_up(const float *from, in i) {
+  fl x;
+  for (int l = 0; l < W; ++l) x[l] = from[i[l]];
+  return x;
+}
+static inline in looked_up(const int *from, in i) {
+  for (int l = 0; l < W; ++l) i[l] = from[i[l]];
+  return i;
+}
+#endif
+// Row `row` of the block, another one in every lane; `from` is where the first lane's row 0 is.
+template <class T> static inline auto in_lane(const T *from, in row) {
+  in lane;
+  for (int l = 0; l < W; ++l) lane[l] = l;
+  return looked_up(from, row * LANES + lane);
+}
+
+#endif
+
+#define EACH_VECTOR _Pragma("GCC unroll 8") for (int v = 0, l = 0; l < LANES; ++v, l += WIDE)
+static constexpr int V = LANES / WIDE;
+
+template <class T> static inline in gt(T a, T b) { return lt(b, a); }
+template <class T> static inline in ge(T a, T b) { return le(b, a); }
+static inline fl choose(in which, fl a, fl b) { return which ? a : b; }
+static inline in choose(in which, in a, in b) { return which ? a : b; }
+
+// The smaller of two; no number where one is none.
+template <class T> static inline T smaller(T a, T b) { return choose(lt(a, b) | ne(a, a), a, b); }
+template <class T> static inline T larger(T a, T b) { return choose(lt(b, a) | ne(a, a), a, b); }
+template <class T> static inline T least_of(T x, T low) { return choose(lt(x, low), low, x); }
+template <class T> static inline T most_of(T x, T high) { return choose(lt(high, x), high, x); }
+static inline fl size_of(fl x) { return as_float(as_int(x) & 0x7fffffff); }
+static inline in size_of(in x) { return choose(lt(x, all(0)), -x, x); }
+static inline fl sign_of(fl x) { return to_float(lt(x, all(0.0f)) - lt(all(0.0f), x)); }
+static inline in sign_of(in x) { return lt(x, all(0)) - lt(all(0), x); }
+static inline in quotient(in a, in b) {
+  return by_lane([](int x, int y) { return y == 0 ? 0 : x / y; }, a, b);
+}
+static inline in remainder_of(in a, in b) {
+  return by_lane([](int x, int y) {
+    const int r = y == 0 ? 0 : x % y;
+    return r != 0 && (r < 0) != (y < 0) ? r + y : r;
+  }, a, b);
+}
+// An index of `size`, from the end where it is below 0; held within bounds.
+static inline in within(in i, int size) {
+  const in j = i + (lt(i, all(0)) & size);
+  return most_of(least_of(j, all(0)), all(size - 1));
+}
+
+// a · b + c, at once where the processor can
+static inline fl times(fl a, fl b, fl c) {
+#if LANES > 1 && defined(__AVX512F__)
+  return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif LANES > 1 && defined(__FMA__)
+  return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif LANES == 1 && defined(__FMA__)
+  return __builtin_fmaf(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
+// e^x and ln x by the polynomials of Cephes (S. Moshier), within 2 units in the last place.
+static inline fl exp_of(fl x) {
+  const fl held = least_of(most_of(x, all(88.3f)), all(-87.3f));
+  const fl n = nearest(held * 1.44269504088896341f);
+  const fl r = times(n, all(2.12194440e-4f), times(n, all(-0.693359375f), held));
+  fl p = times(all(1.9875691500e-4f), r, all(1.3981999507e-3f));
+  p = times(p, r, all(8.3334519073e-3f));
+  p = times(p, r, all(4.1665795894e-2f));
+  p = times(p, r, all(1.6666665459e-1f));
+  p = times(p, r, all(5.0000001201e-1f));
+  const fl y = times(p, r * r, r + 1.0f) * as_float((to_int(n) + 127) << 23);
+  return choose(lt(x, all(-87.3f)), all(0.0f), y);
+}
+static inline fl log_of(fl x) {
+  const in bits = as_int(x);
+  const fl whole = as_float((bits & 0x007fffff) | 0x3f000000);
+  const in low = lt(whole, all(0.707106781186547524f));
+  const fl e = to_float((bits >> 23) - 126 + low);
+  const fl m = choose(low, whole + whole, whole) - 1.0f;
+  fl p = times(all(7.0376836292e-2f), m, all(-1.1514610310e-1f));
+  p = times(p, m, all(1.1676998740e-1f));
+  p = times(p, m, all(-1.2420140846e-1f));
+  p = times(p, m, all(1.4249322787e-1f));
+  p = times(p, m, all(-1.6668057665e-1f));
+  p = times(p, m, all(2.0000714765e-1f));
+  p = times(p, m, all(-2.4999993993e-1f));
+  p = times(p, m, all(3.3333331174e-1f));
+  const fl z = m * m;
+  fl y = times(p, m * z, times(e, all(-2.12194440e-4f), z * -0.5f));
+  y = times(e, all(0.693359375f), m + y);
+  y = choose(eq(x, all(INFINITY)), x, y);
+  return choose(lt(all(0.0f), x), y, choose(eq(x, all(0.0f)), all(-INFINITY), all(NAN)));
+}
+static inline fl sigmoid_of(fl x) { return 1.0f / (1.0f + exp_of(-x)); }
+static inline fl tanh_of(fl x) { return 1.0f - 2.0f / (exp_of(2.0f * x) + 1.0f); }
+static inline fl softplus_of(fl x) { return least_of(x, all(0.0f)) + log_of(1.0f + exp_of(-size_of(x))); }
+
+static inline float bits_to_float(int x) { return __builtin_bit_cast(float, x); }
+static inline int float_to_bits(float x) { return __builtin_bit_cast(int, x); }
+
+// --- products ---
+//
+// Weights are words of 32 bits: a float, two of bf16 or four of int8 that follow one another along the inner axis. They
+// are packed by tiles of outputs: tile, inner word, output in the tile. With many lanes a tile's accumulators are
+// (output, vector of lanes); with one lane, (row, vector of outputs).
+
+enum Precision { FLOAT32 = 0, BF16 = 1, INT8 = 2 };
+static constexpr int PER_WORD[] = {1, 2, 4};
+
+static constexpr int VECTORS = LANES >= 2 * W ? 2 : 1;  // of lanes, in one tile
+static constexpr int TILE = LANES == 1 ? 4 * W : ACCUMULATORS / VECTORS;
 
 static inline vf dot(vf sum, vi x, vi w, std::integral_constant<int, FLOAT32>) {
 #if defined(__AVX512F__)
@@ -122,10 +246,12 @@ static inline vf dot(vf sum, vi x, vi w, std::integral_constant<int, INT8>) {  /
 }
 #endif
 
-static inline int to_bf16(float x) {  // rounded to nearest, ties to even
-  const uint32_t bits = (uint32_t)float_to_bits(x);
-  return (int)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+// The upper half of a float's bits, rounded to nearest, ties to even; what is left above it is not cleared.
+static inline in to_bf16(fl x) {
+  const in bits = as_int(x);
+  return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
 }
+static inline in lower_half(in x) { return x & 0xffff; }
 
 static inline int words_of(int precision, int inner) {
   return (inner + PER_WORD[precision] - 1) / PER_WORD[precision];
@@ -161,7 +287,10 @@ extern "C" void pack(int precision, int inner, int outer, const float *weights, 
           const int at = k * PER_WORD[precision] + i;
           const float x = at < inner && o < outer ? weights[(long)at * outer + o] : 0.0f;
           if (precision == FLOAT32) made = (uint32_t)float_to_bits(x);
-          if (precision == BF16) made |= (uint32_t)to_bf16(x) << (16 * i);
+          if (precision == BF16) {
+            const uint32_t bits = (uint32_t)float_to_bits(x);
+            made |= (bits + 0x7fff + (bits >> 16 & 1)) >> 16 << (16 * i);
+          }
           if (precision == INT8) {
             const int whole = (int)std::nearbyint(x / scales[o]);
             sums[o] += 128 * whole;
@@ -176,26 +305,28 @@ extern "C" void pack(int precision, int inner, int outer, const float *weights, 
 
 // One set of lanes as words (words, LANES): two or four rows together. `scale`: by lane, of int8.
 template <int P> static inline void words(const float *x, long step, int inner, int *out, float *scale) {
-  if constexpr (P == BF16) {
-    for (int k = 0; k < inner; k += 2) {
-      const float *a = x + k * step, *b = k + 1 < inner ? a + step : a;  // past the end, the weight is 0
-      EACH_LANE out[k / 2 * LANES + l] = to_bf16(a[l]) | to_bf16(b[l]) << 16;
-    }
-  }
-  if constexpr (P == INT8) {
-    float factor[LANES];
-    EACH_LANE factor[l] = 1e-30f;
-    for (int k = 0; k < inner; ++k) EACH_LANE factor[l] = larger(factor[l], std::fabs(x[k * step + l]));
-    EACH_LANE scale[l] = factor[l] / 127.0f;
-    EACH_LANE factor[l] = 127.0f / factor[l];
-    for (int k = 0; k < inner; k += 4) {
-      int *to = out + k / 4 * LANES;
-      EACH_LANE to[l] = 0;
-      for (int i = 0; i < 4 && k + i < inner; ++i) {
-        const float *a = x + (k + i) * step;
-        EACH_LANE to[l] |= ((int)__builtin_rintf(a[l] * factor[l]) + 128) << (8 * i);
+  if constexpr (P == BF16)
+    for (int k = 0; k < inner; k += 2, x += 2 * step, out += LANES)
+      EACH_VECTOR {
+        const fl a = at(x + l), b = k + 1 < inner ? at(x + step + l) : all(0.0f);
+        put(out + l, lower_half(to_bf16(a)) | to_bf16(b) << 16);
       }
-    }
+  if constexpr (P == INT8) {
+    fl most[V];
+    EACH_VECTOR most[v] = all(1e-30f);
+    for (int k = 0; k < inner; ++k) EACH_VECTOR most[v] = least_of(size_of(at(x + k * step + l)), most[v]);
+    EACH_VECTOR put(scale + l, most[v] * (1.0f / 127.0f));
+    EACH_VECTOR most[v] = 127.0f / most[v];
+    for (int k = 0; k < inner; k += 4, x += 4 * step, out += LANES)
+      EACH_VECTOR {
+        // 128 + 1.5 · 2²³ more, so that the last bits are the whole number, rounded
+        in word = all(0);
+        for (int i = 3; i >= 0; --i) {
+          const fl x_i = k + i < inner ? at(x + i * step + l) : all(0.0f);
+          word = word << 8 | (as_int(times(x_i, most[v], all(12583040.0f))) & 255);
+        }
+        put(out + l, word);
+      }
   }
 }
 
@@ -269,7 +400,7 @@ template <int P> static inline float words(const float *x, long step, int inner,
     if constexpr (P == FLOAT32) out[k] = float_to_bits(x[k * step]);
     if constexpr (P == BF16) {
       const float *a = x + 2 * k * step;
-      out[k] = to_bf16(a[0]) | to_bf16(2 * k + 1 < inner ? a[step] : 0.0f) << 16;
+      out[k] = lower_half(to_bf16(a[0])) | to_bf16(2 * k + 1 < inner ? a[step] : 0.0f) << 16;
     }
     if constexpr (P == INT8) {
       out[k] = 0;

@@ -25,9 +25,6 @@ MATCHES = 1_000_003
 """Stands for the number of matches in shapes: a prime that no other axis has."""
 MOST = 48
 """Statements that share a loop at most: more would not fit the registers."""
-ALONE = ("std::cos", "std::sin", "std::pow", "std::fmod")
-"""What compilers do lane by lane: apart from statements that they do on vectors."""
-
 Sizes = tuple[int, ...]
 
 
@@ -289,14 +286,14 @@ class _Build:
         self.known: dict[str, np.ndarray] = {}
         """Constants and shapes, by name."""
         self.steps: list[Step] = []
-        self.loops: dict[tuple[Sizes, bool], list[int]] = {}
+        self.loops: dict[Sizes, list[int]] = {}
 
     def constant(self, name: str, array: np.ndarray) -> None:
         self.known[name] = array
         kind = "b" if array.dtype == bool else "f" if array.dtype.kind == "f" else "i"
         if kind == "i":
             array = np.clip(array, -(2**31), 2**31 - 1)
-        stored = np.ascontiguousarray(array, np.float32 if kind == "f" else np.int32)
+        stored = np.ascontiguousarray(array, np.float32 if kind == "f" else np.int32) * (-1 if kind == "b" else 1)
         value = Value(kind, tuple(n for n in array.shape if n != 1), constant=stored)
         self.views[name] = View(value, _contiguous([_factors(n) for n in array.shape]))
 
@@ -341,8 +338,7 @@ class _Build:
             same = operand.looked_up is None and operand.offset == 0 and value.sizes == sizes and value.made >= 0
             same = same and not value.joined and operand.strides == _row_major(sizes)
             least = max(least, value.made if same else value.made + 1)
-        alone = any(name in statement.text for name in ALONE)
-        candidates = self.loops.setdefault((sizes, alone), [])
+        candidates = self.loops.setdefault(sizes, [])
         number = next((i for i in candidates if i >= least and len(self._loop(i).statements) < MOST), len(self.steps))
         if number == len(self.steps):
             self.steps.append(Loop(sizes))
@@ -567,6 +563,8 @@ def _gather_elements(b: _Build, node: NodeProto, attributes: dict[str, Any]) -> 
 def _reduce(kind: str) -> Callable[[_Build, NodeProto, dict[str, Any]], View]:
     def build(b: _Build, node: NodeProto, attributes: dict[str, Any]) -> View:
         view = b.views[node.input[0]]
+        if view.value.kind == "b":
+            raise b.cannot(f"no {kind} of truths")
         at = [attributes.get("axis", 0)] if kind == "ArgMax" else _known(b, node, 1) or list(range(len(view.axes)))
         gone = {a % len(view.axes) for a in at}
         kept = [() if i in gone else axis for i, axis in enumerate(view.axes)]
@@ -653,10 +651,14 @@ def _many(name: str) -> Text:
 
 
 def _cast(views: list[View], attributes: dict[str, Any], node: NodeProto) -> tuple[str, str]:
-    kind = _kind(attributes["to"])
-    if kind == "b" and views[0].value.kind != "b":
-        return "({0} != 0)", "b"
-    return {"f": "(float){0}", "i": "(int){0}", "b": "{0}"}[kind], kind
+    before, kind = views[0].value.kind, _kind(attributes["to"])
+    return CASTS.get(before + kind, "{0}"), kind
+
+
+CASTS = {
+    "fi": "to_int({0})", "if": "to_float({0})", "bf": "to_float(-{0})", "bi": "-{0}", "fb": "ne({0}, all(0.0f))",
+    "ib": "ne({0}, all(0))",
+}  # fmt: skip
 
 
 def _clip(views: list[View], attributes: dict[str, Any], node: NodeProto) -> tuple[str, str]:
@@ -670,27 +672,27 @@ def _clip(views: list[View], attributes: dict[str, Any], node: NodeProto) -> tup
 
 
 def _is_inf(views: list[View], attributes: dict[str, Any], node: NodeProto) -> tuple[str, str]:
-    signs = [("detect_negative", "({0} == -INFINITY)"), ("detect_positive", "({0} == INFINITY)")]
-    return " | ".join(text for name, text in signs if attributes.get(name, 1)) or "0", "b"
+    signs = [("detect_negative", "eq({0}, all(-INFINITY))"), ("detect_positive", "eq({0}, all(INFINITY))")]
+    return " | ".join(text for name, text in signs if attributes.get(name, 1)) or "all(0)", "b"
 
 
 ELEMENTWISE: dict[str, Text] = {
-    "Abs": _kinds("std::fabs({0})", "({0} < 0 ? -{0} : {0})"), "Add": _kinds("{0} + {1}"), "And": _kinds("{0} & {1}"),
+    "Abs": _kinds("size_of({0})"), "Add": _kinds("{0} + {1}"), "And": _kinds("{0} & {1}"),
     "BitwiseAnd": _kinds("{0} & {1}"), "BitwiseOr": _kinds("{0} | {1}"), "Cast": _cast, "Clip": _clip,
-    "Cos": _kinds("std::cos({0})"), "Div": _kinds("{0} / {1}", "quotient({0}, {1})"),
-    "Equal": _kinds("({0} == {1})", kind="b"), "Exp": _kinds("exp_of({0})"), "Floor": _kinds("std::floor({0})"),
-    "Greater": _kinds("({0} > {1})", kind="b"), "GreaterOrEqual": _kinds("({0} >= {1})", kind="b"), "IsInf": _is_inf,
-    "IsNaN": _kinds("({0} != {0})", kind="b"), "Less": _kinds("({0} < {1})", kind="b"),
-    "LessOrEqual": _kinds("({0} <= {1})", kind="b"), "Log": _kinds("log_of({0})"), "Max": _many("larger"),
-    "Min": _many("smaller"), "Mod": _kinds("std::fmod({0}, {1})", "remainder_of({0}, {1})"),
-    "Mul": _kinds("{0} * {1}"), "Neg": _kinds("-{0}"), "Not": _kinds("!{0}"), "Or": _kinds("{0} | {1}"),
-    "Pow": _kinds("std::pow({0}, {1})"), "Reciprocal": _kinds("1.0f / {0}"),
-    "Relu": _kinds("least_of({0}, 0.0f)"), "Round": _kinds("std::nearbyint({0})"),
-    "Sigmoid": _kinds("1.0f / (1.0f + exp_of(-{0}))"),
-    "Sign": _kinds("(float)(({0} > 0.0f) - ({0} < 0.0f))", "({0} > 0) - ({0} < 0)"), "Sin": _kinds("std::sin({0})"),
-    "Softplus": _kinds("softplus_of({0})"), "Sqrt": _kinds("std::sqrt({0})"), "Sub": _kinds("{0} - {1}"),
-    "Tanh": _kinds("tanh_of({0})"), "Where": lambda views, _, __: ("({0} ? {1} : {2})", views[1].value.kind),
-    "Xor": _kinds("{0} ^ {1}"),
+    "Cos": _kinds("by_lane([](float x) {{ return std::cos(x); }}, {0})"),
+    "Div": _kinds("{0} / {1}", "quotient({0}, {1})"), "Equal": _kinds("eq({0}, {1})", kind="b"),
+    "Exp": _kinds("exp_of({0})"), "Floor": _kinds("down({0})"), "Greater": _kinds("gt({0}, {1})", kind="b"),
+    "GreaterOrEqual": _kinds("ge({0}, {1})", kind="b"), "IsInf": _is_inf, "IsNaN": _kinds("ne({0}, {0})", kind="b"),
+    "Less": _kinds("lt({0}, {1})", kind="b"), "LessOrEqual": _kinds("le({0}, {1})", kind="b"),
+    "Log": _kinds("log_of({0})"), "Max": _many("larger"), "Min": _many("smaller"),
+    "Mod": _kinds("by_lane([](float x, float y) {{ return std::fmod(x, y); }}, {0}, {1})", "remainder_of({0}, {1})"),
+    "Mul": _kinds("{0} * {1}"), "Neg": _kinds("-{0}"), "Not": _kinds("~{0}"), "Or": _kinds("{0} | {1}"),
+    "Pow": _kinds("by_lane([](float x, float y) {{ return std::pow(x, y); }}, {0}, {1})"),
+    "Reciprocal": _kinds("1.0f / {0}"), "Relu": _kinds("least_of({0}, all(0.0f))"), "Round": _kinds("nearest({0})"),
+    "Sigmoid": _kinds("sigmoid_of({0})"), "Sign": _kinds("sign_of({0})"),
+    "Sin": _kinds("by_lane([](float x) {{ return std::sin(x); }}, {0})"), "Softplus": _kinds("softplus_of({0})"),
+    "Sqrt": _kinds("root({0})"), "Sub": _kinds("{0} - {1}"), "Tanh": _kinds("tanh_of({0})"),
+    "Where": lambda views, _, __: ("choose({0}, {1}, {2})", views[1].value.kind), "Xor": _kinds("{0} ^ {1}"),
 }  # fmt: skip
 
 OTHERS: dict[str, Callable[[_Build, NodeProto, dict[str, Any]], View | list[View]]] = {

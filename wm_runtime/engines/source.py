@@ -19,6 +19,7 @@ STEPS = 48
 PRECISIONS = ("FLOAT32", "BF16", "INT8")
 
 _TYPES = {"f": "float", "i": "int", "b": "int"}
+_LANES = {"f": "fl", "i": "in", "b": "in"}
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,11 @@ extern "C" void step(
             sizes = tuple(f.size for f in factors)
             operand = Operand(view.value, view.offset, tuple(f.stride for f in factors))
             kind = "unsigned char" if byte else _TYPES[view.value.kind]
-            body = f"*to++ = {self.read(operand)};"
+            if view.value.constant is None:
+                number = f"{_pool(view.value)}[{self.row(view.value, view.offset, operand.strides)} * LANES + l]"
+            else:
+                number = _literal(operand) or f"C{_pool(view.value)}[{self.row(view.value, view.offset, operand.strides)}]"
+            body = f"*to++ = {'-' if view.value.kind == 'b' else ''}{number};"
             loops = _loops(sizes, f"{{ {body} }}", "        ")
             out.append(
                 f"    for (int l = 0; l < count; ++l) {{\n"
@@ -109,44 +114,46 @@ extern "C" void step(
 
     def loop(self, loop: Loop) -> str:
         names: dict[int, str] = {}
+        read: dict[str, str] = {}
         lines = []
         for i, s in enumerate(loop.statements):
             found: list[str] = []
             for operand in s.operands:
-                at = f"v{i}_{len(found)}"
                 if id(operand.value) in names and operand.looked_up is None:
                     found.append(names[id(operand.value)])
                     continue
-                literal = _literal(operand)
-                if literal is None:
-                    further = None
-                    if operand.looked_up is not None:
-                        which, size, stride = operand.looked_up
-                        further = f"within({found[which]}, {size}) * {stride}"
-                    lines.append(f"const {_TYPES[operand.value.kind]} {at} = {self.read(operand, further)};")
-                found.append(literal or at)
-            kind, name = _TYPES[s.value.kind], f"t{i}"
-            lines.append(f"const {kind} {name} = {s.text.format(*found)};")
+                further = None
+                if operand.looked_up is not None:
+                    which, size, stride = operand.looked_up
+                    further = f"within({found[which]}, {size}) * {stride}"
+                text = self.read(operand, further)
+                if text not in read:
+                    read[text] = f"x{len(read)}"
+                    lines.append(f"const {_LANES[operand.value.kind]} {read[text]} = {text};")
+                found.append(read[text])
+            name = f"t{i}"
+            lines.append(f"const {_LANES[s.value.kind]} {name} = {s.text.format(*found)};")
             if not s.value.joined:
                 names[id(s.value)] = name
             if s.value.stored:
-                lines.append(f"{_pool(s.value)}[{self.row(s.value, s.offset, s.strides)} * LANES + l] = {name};")
-        return _loops(loop.sizes, "EACH_LANE {\n  " + "\n  ".join(lines) + "\n}")
+                row = self.row(s.value, s.offset, s.strides)
+                lines.append(f"put({_pool(s.value)} + {row} * LANES + l, {name});")
+        return _loops(loop.sizes, "EACH_VECTOR {\n  " + "\n  ".join(lines) + "\n}")
 
     def reduction(self, r: Reduction) -> str:
         n, m = len(r.outer), len(r.inner)
         x = self.read(r.source)
-        target = f"{_pool(r.out)}[{self.row(r.out, 0, _row_major(r.outer))} * LANES + l]"
-        row = f"{_pool(r.out)}[{self.row(r.out, 0, _row_major((*r.outer, *r.inner)))} * LANES + l]"
+        target = f"{_pool(r.out)} + {self.row(r.out, 0, _row_major(r.outer))} * LANES + l"
+        row = f"{_pool(r.out)} + {self.row(r.out, 0, _row_major((*r.outer, *r.inner)))} * LANES + l"
         others = [self.read(o) for o in r.others]
         text = REDUCTIONS[r.kind]
         count = prod(r.inner)
         values = {
-            "x": x, "target": target, "row": row, "count": count, "epsilon": f"{float(r.number).hex()}f",
-            "type": _TYPES[r.source.value.kind], "scale": others[0] if others else "1.0f",
+            "x": x, "target": target, "row": row, "count": f"{count}.0f", "epsilon": f"{float(r.number).hex()}f",
+            "type": _LANES[r.source.value.kind], "scale": others[0] if others else "all(1.0f)",
             "bias": f" + {others[1]}" if len(others) > 1 else "",
-            "least": "-INFINITY" if r.source.value.kind == "f" else "INT32_MIN",
-            "most": "INFINITY" if r.source.value.kind == "f" else "INT32_MAX",
+            "least": "-INFINITY" if r.source.value.kind == "f" else "INT_MIN",
+            "most": "INFINITY" if r.source.value.kind == "f" else "INT_MAX",
         }  # fmt: skip
         body = re.sub(r"@(\w+)", lambda found: str(values[found[1]]), text)
         body = re.sub(r"INNER\{(.*?)\}RENNI", lambda found: _loops(r.inner, found[1], "", n), body, flags=re.S)
@@ -162,16 +169,18 @@ extern "C" void step(
         )
 
     def read(self, operand: Operand, further: str | None = None) -> str:
+        """What reads an operand for the lanes from l on; `further`: rows further, by lane."""
         literal = _literal(operand)
         if literal is not None:
-            return literal
+            return f"all({literal})"
         value = operand.value
-        row = self.row(value, operand.offset, operand.strides, further)
+        row = self.row(value, operand.offset, operand.strides)
         if value.constant is not None:
-            return f"C{_pool(value)}[{row}]"
-        return f"{_pool(value)}[{row} * LANES + l]"
+            return f"looked_up(C{_pool(value)} + {row}, {further})" if further else f"all(C{_pool(value)}[{row}])"
+        place = f"{_pool(value)} + {row} * LANES + l"
+        return f"in_lane({place}, {further})" if further else f"at({place})"
 
-    def row(self, value: Value, offset: int, strides: Sizes, further: str | None = None) -> str:
+    def row(self, value: Value, offset: int, strides: Sizes) -> str:
         if value.constant is not None and id(value) not in self.places:
             kind = "f" if value.kind == "f" else "i"
             self.places[id(value)] = self.ends[kind]
@@ -179,7 +188,7 @@ extern "C" void step(
             self.ends[kind] += value.constant.size
         terms = [str(self.places[id(value)] + offset)]
         terms += [f"i{i} * {stride}" for i, stride in enumerate(strides) if stride]
-        return f"({' + '.join([*terms, further] if further else terms)})"
+        return f"({' + '.join(terms)})"
 
 
 def _pool(value: Value) -> str:
@@ -197,7 +206,7 @@ def _literal(operand: Operand) -> str | None:
         return None
     number = constant.reshape(-1)[0]
     if operand.value.kind != "f":
-        return f"({int(number)})" if number > -(2**31) else "INT32_MIN"
+        return f"({int(number)})" if number > -(2**31) else "INT_MIN"
     if isnan(number):
         return "NAN"
     if isinf(number):
@@ -237,57 +246,59 @@ def _place(program: Program, places: dict[int, int]) -> dict[str, int]:
 
 
 REDUCTIONS = {
-    "ReduceMax": """@type r[LANES];
-EACH_LANE r[l] = @least;
-INNER{EACH_LANE r[l] = larger(r[l], @x);}RENNI
-EACH_LANE @target = r[l];""",
-    "ReduceMin": """@type r[LANES];
-EACH_LANE r[l] = @most;
-INNER{EACH_LANE r[l] = smaller(r[l], @x);}RENNI
-EACH_LANE @target = r[l];""",
-    "ReduceSum": """@type r[LANES];
-EACH_LANE r[l] = 0;
-INNER{EACH_LANE r[l] += @x;}RENNI
-EACH_LANE @target = r[l];""",
-    "ReduceMean": """@type r[LANES];
-EACH_LANE r[l] = 0;
-INNER{EACH_LANE r[l] += @x;}RENNI
-EACH_LANE @target = r[l] / @count;""",
-    "ArgMax": """@type r[LANES];
-int at[LANES], n = 0;
-EACH_LANE r[l] = @least, at[l] = 0;
+    "ReduceMax": """@type r[V];
+EACH_VECTOR r[v] = all(@least);
+INNER{EACH_VECTOR r[v] = larger(r[v], @x);}RENNI
+EACH_VECTOR put(@target, r[v]);""",
+    "ReduceMin": """@type r[V];
+EACH_VECTOR r[v] = all(@most);
+INNER{EACH_VECTOR r[v] = smaller(r[v], @x);}RENNI
+EACH_VECTOR put(@target, r[v]);""",
+    "ReduceSum": """@type r[V];
+EACH_VECTOR r[v] = @type{};
+INNER{EACH_VECTOR r[v] += @x;}RENNI
+EACH_VECTOR put(@target, r[v]);""",
+    "ReduceMean": """@type r[V];
+EACH_VECTOR r[v] = @type{};
+INNER{EACH_VECTOR r[v] += @x;}RENNI
+EACH_VECTOR put(@target, r[v] / @count);""",
+    "ArgMax": """@type r[V];
+in best[V];
+int n = 0;
+EACH_VECTOR r[v] = all(@least), best[v] = in{};
 INNER{{
-  EACH_LANE {
+  EACH_VECTOR {
     const @type now = @x;
-    at[l] = now > r[l] ? n : at[l];
-    r[l] = now > r[l] ? now : r[l];
+    const in more = gt(now, r[v]);
+    best[v] = choose(more, all(n), best[v]);
+    r[v] = choose(more, now, r[v]);
   }
   ++n;
 }}RENNI
-EACH_LANE @target = at[l];""",
-    "ReduceLogSumExp": """float most[LANES], r[LANES];
-EACH_LANE most[l] = -INFINITY, r[l] = 0;
-INNER{EACH_LANE most[l] = larger(most[l], @x);}RENNI
-INNER{EACH_LANE r[l] += exp_of(@x - most[l]);}RENNI
-EACH_LANE @target = most[l] + log_of(r[l]);""",
-    "Softmax": """float most[LANES], r[LANES];
-EACH_LANE most[l] = -INFINITY, r[l] = 0;
-INNER{EACH_LANE most[l] = larger(most[l], @x);}RENNI
-INNER{EACH_LANE { const float e = exp_of(@x - most[l]); @row = e; r[l] += e; }}RENNI
-EACH_LANE r[l] = 1.0f / r[l];
-INNER{EACH_LANE @row *= r[l];}RENNI""",
-    "LogSoftmax": """float most[LANES], r[LANES];
-EACH_LANE most[l] = -INFINITY, r[l] = 0;
-INNER{EACH_LANE most[l] = larger(most[l], @x);}RENNI
-INNER{EACH_LANE r[l] += exp_of(@x - most[l]);}RENNI
-EACH_LANE most[l] += log_of(r[l]);
-INNER{EACH_LANE @row = @x - most[l];}RENNI""",
-    "LayerNormalization": """float mean[LANES], r[LANES];
-EACH_LANE mean[l] = 0, r[l] = 0;
-INNER{EACH_LANE mean[l] += @x;}RENNI
-EACH_LANE mean[l] /= @count;
-INNER{EACH_LANE { const float d = @x - mean[l]; r[l] += d * d; }}RENNI
-EACH_LANE r[l] = 1.0f / std::sqrt(r[l] / @count + @epsilon);
-INNER{EACH_LANE @row = (@x - mean[l]) * r[l] * @scale@bias;}RENNI""",
+EACH_VECTOR put(@target, best[v]);""",
+    "ReduceLogSumExp": """fl most[V], r[V];
+EACH_VECTOR most[v] = all(-INFINITY), r[v] = fl{};
+INNER{EACH_VECTOR most[v] = larger(most[v], @x);}RENNI
+INNER{EACH_VECTOR r[v] += exp_of(@x - most[v]);}RENNI
+EACH_VECTOR put(@target, most[v] + log_of(r[v]));""",
+    "Softmax": """fl most[V], r[V];
+EACH_VECTOR most[v] = all(-INFINITY), r[v] = fl{};
+INNER{EACH_VECTOR most[v] = larger(most[v], @x);}RENNI
+INNER{EACH_VECTOR { const fl e = exp_of(@x - most[v]); put(@row, e); r[v] += e; }}RENNI
+EACH_VECTOR r[v] = 1.0f / r[v];
+INNER{EACH_VECTOR put(@row, at(@row) * r[v]);}RENNI""",
+    "LogSoftmax": """fl most[V], r[V];
+EACH_VECTOR most[v] = all(-INFINITY), r[v] = fl{};
+INNER{EACH_VECTOR most[v] = larger(most[v], @x);}RENNI
+INNER{EACH_VECTOR r[v] += exp_of(@x - most[v]);}RENNI
+EACH_VECTOR most[v] += log_of(r[v]);
+INNER{EACH_VECTOR put(@row, @x - most[v]);}RENNI""",
+    "LayerNormalization": """fl mean[V], r[V];
+EACH_VECTOR mean[v] = fl{}, r[v] = fl{};
+INNER{EACH_VECTOR mean[v] += @x;}RENNI
+EACH_VECTOR mean[v] /= @count;
+INNER{EACH_VECTOR { const fl d = @x - mean[v]; r[v] = times(d, d, r[v]); }}RENNI
+EACH_VECTOR r[v] = 1.0f / root(r[v] / @count + @epsilon);
+INNER{EACH_VECTOR put(@row, (@x - mean[v]) * r[v] * @scale@bias);}RENNI""",
 }
 """What a reduction does for each turn of its outer loops, over INNER{…}RENNI, the inner ones."""
