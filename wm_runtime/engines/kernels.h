@@ -224,6 +224,8 @@ static constexpr int PER_WORD[] = {1, 2, 4};
 static constexpr int VECTORS = LANES >= 2 * W ? 2 : 1;  // of lanes, in one tile
 static constexpr int TILE = LANES == 1 ? 4 * W : ACCUMULATORS / VECTORS;
 
+template <int P> using Sum = std::conditional_t<P == INT8, vi, vf>;
+
 static inline vf dot(vf sum, vi x, vi w, std::integral_constant<int, FLOAT32>) {
 #if defined(__AVX512F__)
   return (vf)_mm512_fmadd_ps((__m512)x, (__m512)w, (__m512)sum);
@@ -241,8 +243,8 @@ static inline vf dot(vf sum, vi x, vi w, std::integral_constant<int, BF16>) {
 }
 #endif
 #if defined(__AVX512VNNI__)
-static inline vf dot(vf sum, vi x, vi w, std::integral_constant<int, INT8>) {  // x without sign, w with it
-  return (vf)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, (__m512i)w);
+static inline vi dot(vi sum, vi x, vi w, std::integral_constant<int, INT8>) {  // x without sign, w with it
+  return (vi)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, (__m512i)w);
 }
 #endif
 
@@ -335,11 +337,14 @@ static inline void tile(
     const int *x, long step, int words, const int *w, const float *bias, const float *scales, const int *sums,
     const float *scale, float *y, int outputs) {
   constexpr std::integral_constant<int, P> precision;
-  vf sum[TILE][VECTORS];
+  Sum<P> sum[TILE][VECTORS];
 #pragma GCC unroll 32
   for (int t = 0; t < TILE; ++t)
 #pragma GCC unroll 2
-    for (int v = 0; v < VECTORS; ++v) sum[t][v] = P == INT8 ? (vf){} : bias[t] - (vf){};
+    for (int v = 0; v < VECTORS; ++v) {
+      if constexpr (P == INT8) sum[t][v] = -sums[t] - (vi){};
+      else sum[t][v] = bias[t] - (vf){};
+    }
   for (int k = 0; k < words; ++k, x += step, w += TILE) {
     vi rows[VECTORS];
 #pragma GCC unroll 2
@@ -356,11 +361,10 @@ static inline void tile(
     if (t < outputs)
 #pragma GCC unroll 2
       for (int v = 0; v < VECTORS; ++v) {
-        vf made = sum[t][v];
-        if constexpr (P == INT8) {
-          const vi whole = (vi)made - sums[t];
-          made = __builtin_convertvector(whole, vf) * (load(scale + v * W) * scales[t]) + bias[t];
-        }
+        vf made;
+        if constexpr (P == INT8)
+          made = __builtin_convertvector(sum[t][v], vf) * (load(scale + v * W) * scales[t]) + bias[t];
+        else made = sum[t][v];
         store(y + t * LANES + v * W, made);
       }
 }
@@ -422,9 +426,12 @@ static void product_of(
   float scale[SETS];
   for (int s = 0; s < SETS; ++s) scale[s] = words<P>(x + s * apart, step, inner, made + s * count);
   for (int t = 0; t < padded; t += TILE, packed += (long)TILE * count) {
-    vf sum[SETS][4];
+    Sum<P> sum[SETS][4];
     for (int s = 0; s < SETS; ++s)
-      for (int v = 0; v < 4; ++v) sum[s][v] = P == INT8 ? (vf){} : load(bias + t + v * W);
+      for (int v = 0; v < 4; ++v) {
+        if constexpr (P == INT8) sum[s][v] = -load(sums + t + v * W);
+        else sum[s][v] = load(bias + t + v * W);
+      }
     for (int k = 0; k < count; ++k)
 #pragma GCC unroll 4
       for (int v = 0; v < 4; ++v) {
@@ -435,12 +442,11 @@ static void product_of(
     for (int s = 0; s < SETS; ++s) {
       float out[TILE];
       for (int v = 0; v < 4; ++v) {
-        if constexpr (P == INT8) {
-          const vi whole = (vi)sum[s][v] - load(sums + t + v * W);
-          sum[s][v] = __builtin_convertvector(whole, vf) * (load(scales + t + v * W) * scale[s]) +
-                      load(bias + t + v * W);
-        }
-        store(out + v * W, sum[s][v]);
+        vf made;
+        if constexpr (P == INT8)
+          made = __builtin_convertvector(sum[s][v], vf) * (load(scales + t + v * W) * scale[s]) + load(bias + t + v * W);
+        else made = sum[s][v];
+        store(out + v * W, made);
       }
       memcpy(y + (long)s * outer + t, out, sizeof(float) * (outer - t < TILE ? outer - t : TILE));
     }
