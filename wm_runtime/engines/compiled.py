@@ -32,8 +32,10 @@ from wm_runtime.schema import State, state_layout
 
 LANES = 32
 """Matches in a block."""
-FEW = 4
+FEW = 12
 """So many matches at most are stepped one after another, by code for one."""
+SMALL = 64
+"""Products of fewer numbers than this are not in int8: what they multiply need not be of one scale."""
 BOUND = 4
 """Sets of arrays whose addresses are kept: of two simulators that share an engine."""
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off")
@@ -44,8 +46,9 @@ class CompiledEngine:
     """Runs an artifact as machine code. `threads` 0: one a core.
 
     `precision` is that of what the network's products multiply; they add up in 32 bits, and everything else is float32
-    in any case. "float32"; "bf16"; "int8" (weights by column, activations by row); "auto": the fastest of these that
-    the processor has. `precision` afterwards says which it is.
+    in any case. "float32"; "bf16"; "int8": weights on a scale by column, activations by row; but products of features
+    of the game, and small ones, are those of bf16, or of float32 where the processor has none; "auto": bf16 where the
+    processor has it. `precision` afterwards says which it is.
 
     Raises UserError for another device than cpu, an operator that this engine lacks, a precision that the processor
     lacks, and where there is no C++ compiler (c++, g++, clang++, or what CXX names).
@@ -57,8 +60,7 @@ class CompiledEngine:
         self.precision = _precision(precision)
         self.threads = threads or os.cpu_count() or 1
         made = program(artifact.path)
-        products = [step for step in made.steps if isinstance(step, Product)]
-        self._source = source(made, [self.precision.upper()] * len(products))
+        self._source = source(made, [_of_product(p, self.precision) for p in made.steps if isinstance(p, Product)])
         self._carry, self._aux = tuple(artifact.carry), tuple(artifact.aux)
         self._code: dict[int, _Code] = {}
         self._pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
@@ -197,6 +199,13 @@ def _precision(wanted: str) -> str:
     if not able[wanted]:
         raise UserError(f"this processor has no products in {wanted}; use precision float32 or auto")
     return wanted
+
+
+def _of_product(product: Product, precision: str) -> str:
+    """The precision of one product, as source.PRECISIONS has it."""
+    if precision == "int8" and (product.first or len(product.weight) < SMALL):
+        precision = "bf16" if "__AVX512BF16__" in compiler().has else "float32"
+    return precision.upper()
 
 
 def cache_folder() -> Path:

@@ -45,7 +45,7 @@ class Value:
     """Rows that some step of the program writes, or (`constant`) that are the same for all matches. `kind`: f, i or b.
     `sizes`: of the loop that makes it; `made`, `first`, `last`: number of the step after which it is whole, of the
     first that writes it, of the last that reads it. Not `stored`: needed within its loop alone. `joined`: put together
-    of parts, by several statements."""
+    of parts, by several statements. `deep`: a product's result, or made of one."""
 
     kind: str
     sizes: Sizes
@@ -54,6 +54,7 @@ class Value:
     last: int = -1
     stored: bool = False
     joined: bool = False
+    deep: bool = False
     constant: np.ndarray | None = None
 
     @property
@@ -128,6 +129,11 @@ class Product:
     weight: np.ndarray
     bias: np.ndarray | None
     out: Value
+
+    @property
+    def first(self) -> bool:
+        """Whether what it multiplies are features of the game, not what the network made of them."""
+        return not self.source.value.deep
 
 
 Step = Loop | Reduction | Product
@@ -326,6 +332,7 @@ class _Build:
         number = len(self.steps)
         for source in sources:
             self.read(source.value, number)
+        step.out.deep = isinstance(step, Product) or any(s.value.deep for s in sources)
         step.out.made = step.out.first = number
         step.out.stored = True
         self.steps.append(step)
@@ -346,6 +353,7 @@ class _Build:
         self._loop(number).statements.append(statement)
         for operand in statement.operands:
             self.read(operand.value, number)
+            statement.value.deep |= operand.value.deep
         return number
 
     def _loop(self, number: int) -> Loop:
