@@ -56,9 +56,9 @@ def bench_runtime(
     models: list[str], matches: int, threads: int, seconds: float, most: int, limit: float, whole: str | None,
     by: Engine = Engine(),
 ) -> dict[str, Any]:  # fmt: skip
-    """Every figure of the table, by name, of an engine. `most`: matches up to which the cost by batch is measured, as long as that
+    """Every figure of the table, by name. `most`: matches up to which the cost by batch is measured, as long as that
     has not taken `limit` seconds; `seconds`: about what each measurement takes; `whole`: the first model with its trunk
-    in whole numbers."""
+    in whole numbers; `by`: what steps them."""
     peak = dict(peaks(seconds))
     out: dict[str, Any] = {
         "machine": f"{_processor()}, {os.cpu_count()} cores",
@@ -240,8 +240,8 @@ def by_batch(
 def lines(found: dict[str, Any]) -> Iterator[str]:
     """The table, with the bars that it is held to."""
     cores = found["threads"]
-    how = f"engine {found['engine']}, {found['precision']}"
-    yield f"{found['machine']}; {how}; {found['matches']:,} matches on {cores} threads; shares and costs by processor time"
+    yield f"{found['machine']}; {found['matches']:,} matches on {cores} threads; shares and costs by processor time"
+    yield f"engine {found['engine']}, precision {found['precision']}"
     speeds = ", ".join(f"{name} {speed:,.0f}" for name, speed in found["peak_gflops"].items())
     yield f"products of one core, 10⁹ operations a second: {speeds}"
     for name, row in found["models"].items():

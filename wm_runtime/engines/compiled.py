@@ -1,7 +1,7 @@
 """The compiled engine: an artifact's whole step as one C++ function for this machine, built once by its compiler.
 
 Matches are reckoned by blocks that fit the cache, a match a lane of the processor's vectors, every thread its share of
-the blocks (see engines.program). What is built is kept in a folder and used again: by all artifacts of one architecture.
+the blocks (see engines.program). What is built is kept in a folder and used again, by all artifacts of an architecture.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -47,8 +47,8 @@ class CompiledEngine:
 
     `precision` is that of what the network's products multiply; they add up in 32 bits, and everything else is float32
     in any case. "float32"; "bf16"; "int8": weights on a scale by column, activations by row; but products of features
-    of the game, and small ones, are those of bf16, or of float32 where the processor has none; "auto": bf16 where the
-    processor has it. `precision` afterwards says which it is.
+    of the game, and small ones, are those of bf16, or of float32 where the processor has none; "auto": the fastest of
+    these that the processor has. `precision` afterwards says which it is.
 
     Raises UserError for another device than cpu, an operator that this engine lacks, a precision that the processor
     lacks, and where there is no C++ compiler (c++, g++, clang++, or what CXX names).
@@ -78,7 +78,8 @@ class CompiledEngine:
         aux: Mapping[str, np.ndarray],
     ) -> None:
         """See engines.Engine."""
-        arrays = [*vars(state).values(), *carry.values(), *vars(next_state).values(), *next_carry.values(), *aux.values()]
+        states = (state, next_state)
+        arrays = [*(a for s in states for a in vars(s).values()), *carry.values(), *next_carry.values(), *aux.values()]
         key = tuple(map(id, arrays))
         if key not in self._bound:
             while len(self._bound) >= BOUND:
@@ -146,8 +147,8 @@ def _aligned(array: np.ndarray) -> np.ndarray:
 def _packed(library: Any, weight: np.ndarray, bias: np.ndarray | None, precision: int) -> np.ndarray:
     weight = np.ascontiguousarray(weight, np.float32)
     out = _aligned(np.zeros(library.packed_words(precision, *weight.shape), np.int32))
-    pointer: Callable[[np.ndarray | None], ctypes.c_void_p] = lambda a: ctypes.c_void_p(None if a is None else a.ctypes.data)
-    library.pack(precision, *weight.shape, pointer(weight), pointer(bias), pointer(out))
+    given = [ctypes.c_void_p(None if a is None else a.ctypes.data) for a in (weight, bias, out)]
+    library.pack(precision, *weight.shape, *given)
     return out
 
 
@@ -195,7 +196,7 @@ def _precision(wanted: str) -> str:
     has = compiler().has
     able = {"float32": True, "bf16": "__AVX512BF16__" in has, "int8": "__AVX512VNNI__" in has}
     if wanted == "auto":
-        return "bf16" if able["bf16"] else "float32"
+        return next(name for name in ("int8", "bf16", "float32") if able[name])
     if not able[wanted]:
         raise UserError(f"this processor has no products in {wanted}; use precision float32 or auto")
     return wanted
@@ -224,8 +225,8 @@ def built(text: str, lanes: int) -> Path:
     path = cache_folder() / f"{hashlib.sha256(chr(0).join(known).encode()).hexdigest()[:32]}.so"
     if path.exists():
         return path
-    print(f"building the compiled engine ({'one match' if lanes == 1 else 'many matches'}); it is kept in {path.parent}",
-          file=sys.stderr, flush=True)  # fmt: skip
+    kind = "one match" if lanes == 1 else "many matches"
+    print(f"building the compiled engine for {kind}; it is kept in {path.parent}", file=sys.stderr, flush=True)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:

@@ -312,7 +312,9 @@ class _Build:
         elif node.op_type == "Concat" and all(n in self.known for n in names):
             self.known[node.output[0]] = np.concatenate([self.known[n] for n in names], attributes["axis"])
         elif node.op_type in ELEMENTWISE:
-            self.views[node.output[0]] = self.elementwise(node.op_type, [self.views[n] for n in names], attributes, node)
+            views = [self.views[n] for n in names]
+            text, kind = ELEMENTWISE[node.op_type](views, attributes, node)
+            self.views[node.output[0]] = self.spread(text, kind, views)
         elif node.op_type in OTHERS:
             found = OTHERS[node.op_type](self, node, attributes)
             self.views |= zip(node.output, found if isinstance(found, list) else [found], strict=True)
@@ -361,19 +363,13 @@ class _Build:
         assert isinstance(step, Loop)
         return step
 
-    def statement(
-        self, text: str, kind: str, axes: Sequence[Axis], operands: list[Operand]
-    ) -> View:
+    def statement(self, text: str, kind: str, axes: Sequence[Axis], operands: list[Operand]) -> View:
         """A statement for every element of these axes (their strides are not looked at); its value."""
         out = _contiguous(axes)
         sizes, _ = _turns(axes)
         value = Value(kind, sizes)
         value.made = value.first = self.place(Statement(text, operands, value, 0, _row_major(sizes)), sizes)
         return View(value, out)
-
-    def elementwise(self, name: str, views: list[View], attributes: dict[str, Any], node: NodeProto) -> View:
-        text, kind = ELEMENTWISE[name](views, attributes, node)
-        return self.spread(text, kind, views)
 
     def spread(self, text: str, kind: str, views: list[View]) -> View:
         """A statement over views that are spread over one another."""
@@ -399,7 +395,10 @@ class _Build:
         at = 0
         for part, mine in zip(parts, aligned, strict=True):
             here = part.axes[axis]
-            within = [Factor(f.size, 0 if f.size == MATCHES else step * s) for f, s in zip(here, _steps(here), strict=True)]
+            within = [
+                Factor(f.size, 0 if f.size == MATCHES else step * passed)
+                for f, passed in zip(here, _steps(here), strict=True)
+            ]
             axes = [*common[:axis], here, *common[axis + 1 :]]
             target = [*out[:axis], tuple(within), *out[axis + 1 :]]
             source = [*mine[:axis], here, *mine[axis + 1 :]]
@@ -414,10 +413,7 @@ class _Build:
 
 def _steps(axis: Axis) -> list[int]:
     """Elements of an axis that one step of each of its factors passes."""
-    out = []
-    for i in range(len(axis)):
-        out.append(prod(f.size for f in axis[i + 1 :]))
-    return out
+    return [prod(f.size for f in axis[i + 1 :]) for i in range(len(axis))]
 
 
 def _row_major(sizes: Sizes) -> Sizes:

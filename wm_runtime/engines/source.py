@@ -14,6 +14,8 @@ import numpy as np
 from wm_runtime.engines.program import MATCHES, Loop, Operand, Product, Program, Reduction, Sizes, Step, Value
 
 KERNELS = Path(__file__).with_name("kernels.h")
+MEMORY = "const float *CF, const int *CI, const int *const *weights, float *__restrict F, int *__restrict I, int *S"
+"""Constants, weights of products, and rows: of floats, of whole numbers and truths, and of what products need."""
 STEPS = 48
 """Steps in a function: a compiler's time grows faster than a function."""
 PRECISIONS = ("FLOAT32", "BF16", "INT8")
@@ -57,14 +59,12 @@ class _Writer:
             for s in self.program.steps
         ]
         edges = [*range(0, len(steps), STEPS), len(steps)]
-        head = "float *__restrict F, int *__restrict I, const float *CF, const int *CI, const int *const *weights, int *S"
-        parts = [f"PART part_{i}({head}) {{\n" + "\n".join(steps[a:b]) + "\n}\n" for i, (a, b) in enumerate(pairwise(edges))]
-        calls = "\n".join(f"    part_{i}(F, I, CF, CI, weights, S);" for i in range(len(parts)))
+        bodies = ["\n".join(steps[a:b]) for a, b in pairwise(edges)]
+        parts = [f"PART part_{i}({MEMORY}) {{\n{body}\n}}\n" for i, body in enumerate(bodies)]
+        calls = "\n".join(f"    part_{i}(CF, CI, weights, F, I, S);" for i in range(len(parts)))
         text = f"""#include "kernels.h"
 {"".join(parts)}
-extern "C" void step(
-    const void *const *in, void *const *out, const float *CF, const int *CI, const int *const *weights, float *F, int *I,
-    int *S, long begin, long end) {{
+extern "C" void step(const void *const *in, void *const *out, {MEMORY}, long begin, long end) {{
   for (long first = begin; first < end; first += LANES) {{
     const int count = end - first < LANES ? (int)(end - first) : LANES;
 {self.inputs()}
@@ -81,13 +81,11 @@ extern "C" void step(
     def inputs(self) -> str:
         out = []
         for i, value in enumerate(self.program.inputs.values()):
-            kind = _TYPES[value.kind]
-            out.append(
-                f"    for (int l = 0; l < LANES; ++l) {{\n"
-                f"      const {kind} *from = (const {kind} *)in[{i}] + (first + (l < count ? l : count - 1)) * {value.rows};\n"
-                f"      for (int r = 0; r < {value.rows}; ++r) {_pool(value)}[({self.places[id(value)]} + r) * LANES + l]"
-                f" = from[r];\n    }}"
-            )
+            kind, rows, place = _TYPES[value.kind], value.rows, self.places[id(value)]
+            out.append(f"""    for (int l = 0; l < LANES; ++l) {{
+      const {kind} *from = (const {kind} *)in[{i}] + (first + (l < count ? l : count - 1)) * {rows};
+      for (int r = 0; r < {rows}; ++r) {_pool(value)}[({place} + r) * LANES + l] = from[r];
+    }}""")
         return "\n".join(out)
 
     def outputs(self) -> str:
@@ -97,10 +95,11 @@ extern "C" void step(
             sizes = tuple(f.size for f in factors)
             operand = Operand(view.value, view.offset, tuple(f.stride for f in factors))
             kind = "unsigned char" if byte else _TYPES[view.value.kind]
+            row = self.row(view.value, view.offset, operand.strides)
             if view.value.constant is None:
-                number = f"{_pool(view.value)}[{self.row(view.value, view.offset, operand.strides)} * LANES + l]"
+                number = f"{_pool(view.value)}[{row} * LANES + l]"
             else:
-                number = _literal(operand) or f"C{_pool(view.value)}[{self.row(view.value, view.offset, operand.strides)}]"
+                number = _literal(operand) or f"C{_pool(view.value)}[{row}]"
             body = f"*to++ = {'-' if view.value.kind == 'b' else ''}{number};"
             loops = _loops(sizes, f"{{ {body} }}", "        ")
             out.append(
@@ -163,10 +162,9 @@ extern "C" void step(
     def product(self, p: Product, number: int, precision: str) -> str:
         source = f"F + {self.places[id(p.source.value)] + p.source.offset} * LANES"
         inner, outer = p.weight.shape
-        return (
-            f"product<{precision}>({source}, {p.stride} * LANES, {p.source.strides[0]} * LANES, {p.rows}, {inner}, {outer}, "
-            f"weights[{number}], F + {self.places[id(p.out)]} * LANES, S);"
-        )
+        strides = f"{p.stride} * LANES, {p.source.strides[0]} * LANES"
+        out = f"F + {self.places[id(p.out)]} * LANES"
+        return f"product<{precision}>({source}, {strides}, {p.rows}, {inner}, {outer}, weights[{number}], {out}, S);"
 
     def read(self, operand: Operand, further: str | None = None) -> str:
         """What reads an operand for the lanes from l on; `further`: rows further, by lane."""
