@@ -32,7 +32,7 @@ from wm_runtime.schema import State, state_layout
 
 LANES = 32
 """Matches in a block."""
-FEW = 12
+FEW = 8
 """So many matches at most are stepped one after another, by code for one."""
 SMALL = 64
 """Products of fewer numbers than this are not in int8: what they multiply need not be of one scale."""
