@@ -50,6 +50,7 @@ class Settings:
     device: str = "cpu"
     threads: int = 1
     engine: str = "onnx"
+    precision: str = "float32"
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> Settings:
@@ -131,7 +132,9 @@ class Matches:
         _whole("num_envs", num_matches, 1, None)
         self.num_matches, self.settings = num_matches, settings
         self.simulator, *self._others = self._simulators = [
-            Simulator(model, num_matches, settings.device, settings.threads, settings.engine)  # type: ignore[arg-type]
+            Simulator(
+                model, num_matches, settings.device, settings.threads, settings.engine, settings.precision,  # type: ignore[arg-type]
+            )
             for model in (settings.model, *settings.ensemble)
         ]
         self.starts = make_starts(settings.starts, settings.characters, settings.stage, self._simulators)
@@ -271,7 +274,11 @@ def _finite(simulator: Simulator) -> np.ndarray:
     arrays = [simulator.state.floats, *simulator.carry.values(), *simulator.aux.values()]
     fine = np.ones(simulator.num_matches, bool)
     for array in arrays:
-        if np.issubdtype(array.dtype, np.floating):
+        if not np.issubdtype(array.dtype, np.floating):
+            continue
+        with np.errstate(invalid="ignore", over="ignore"):
+            together = array.sum()  # finite only if all are, and cheaper than to look at each
+        if not np.isfinite(together):
             fine &= np.isfinite(array).reshape(len(fine), -1).all(axis=1)
     return fine
 

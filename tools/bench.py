@@ -49,6 +49,8 @@ def replays(
 def runtime(
     model: Annotated[list[str] | None, typer.Option(help="Models to measure, the first also by batch.")] = None,
     int8: Annotated[str | None, typer.Option(help="The first model, its trunk in int8, beside it.")] = None,
+    engine: Annotated[str, typer.Option(help="What steps them: onnx, torch or compiled.")] = "onnx",
+    precision: Annotated[str, typer.Option(help="Of the engine compiled: float32, bf16, int8 or auto.")] = "float32",
     matches: Annotated[int, typer.Option(min=1, help="Matches of a batch.")] = 1024,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the engine.")] = os.cpu_count() or 1,
     seconds: Annotated[float, typer.Option(min=0.01, help="About what each measurement takes.")] = 3.0,
@@ -59,11 +61,12 @@ def runtime(
     """Steps a second of simulator and environment as a share of this machine's products, beside their bars."""
     from wm_runtime.artifact import DEFAULT_MODEL
     from wm_runtime.errors import UserError
-    from wm_tools.bench_runtime import bench_runtime, lines
+    from wm_tools.bench_runtime import Engine, bench_runtime, lines
 
     if json is not None and not json.parent.is_dir():
         raise UserError(f"{json}: its folder does not exist; make it or name another place")
-    found = bench_runtime(model or [DEFAULT_MODEL], matches, threads, seconds, most, limit, int8)
+    by = Engine(engine, precision)
+    found = bench_runtime(model or [DEFAULT_MODEL], matches, threads, seconds, most, limit, int8, by)
     for line in lines(found):
         print(line)
     if json is not None:

@@ -10,6 +10,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,14 @@ SIZE = 2048
 """Rows of the products that a machine's peak is taken from, of two by SIZE / 2."""
 BATCHES = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536)
 TINY = 1e-9
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What steps a model: arguments of Simulator and of the environment."""
+
+    engine: str = "onnx"
+    precision: str = "float32"
 
 
 class Clock:
@@ -44,26 +53,28 @@ class Clock:
 
 
 def bench_runtime(
-    models: list[str], matches: int, threads: int, seconds: float, most: int, limit: float, whole: str | None
-) -> dict[str, Any]:
+    models: list[str], matches: int, threads: int, seconds: float, most: int, limit: float, whole: str | None,
+    by: Engine = Engine(),
+) -> dict[str, Any]:  # fmt: skip
     """Every figure of the table, by name. `most`: matches up to which the cost by batch is measured, as long as that
     has not taken `limit` seconds; `seconds`: about what each measurement takes; `whole`: the first model with its trunk
-    in whole numbers."""
+    in whole numbers; `by`: what steps them."""
     peak = dict(peaks(seconds))
     out: dict[str, Any] = {
         "machine": f"{_processor()}, {os.cpu_count()} cores",
         "threads": threads,
         "matches": matches,
+        **asdict(by),
         "peak_gflops": peak,
         "models": {},
     }
     for name in models:
-        out["models"][name] = _model(open_artifact(name), matches, threads, seconds, peak["float32"])
+        out["models"][name] = _model(open_artifact(name), matches, threads, seconds, peak["float32"], by)
     if whole is not None:
-        found = _model(open_artifact(whole), matches, threads, seconds, peak["float32"])
+        found = _model(open_artifact(whole), matches, threads, seconds, peak["float32"], by)
         base = out["models"][models[0]]
         out["int8"] = {**found, "times": base["simulator_cpu_us"] / found["simulator_cpu_us"], "model": whole}
-    out["batches"] = list(by_batch(open_artifact(models[0]), threads, seconds, most, limit))
+    out["batches"] = list(by_batch(open_artifact(models[0]), threads, seconds, most, limit, by))
     return out
 
 
@@ -147,17 +158,20 @@ def model_flops(artifact: Artifact) -> int:
     return sum(2 * int(np.prod(shapes[n.output[0]])) * shapes[n.input[0]][-1] for n in products)
 
 
-def _model(artifact: Artifact, matches: int, threads: int, seconds: float, peak: float) -> dict[str, float]:
+def _model(
+    artifact: Artifact, matches: int, threads: int, seconds: float, peak: float, by: Engine
+) -> dict[str, float]:
     import gymnasium
 
     import wm_envs.registration
 
     wm_envs.registration.register()
     flops = model_flops(artifact)
-    simulator = stepped(artifact, matches, threads, seconds)
+    simulator = stepped(artifact, matches, threads, seconds, by)
     env = gymnasium.make_vec(
-        "MeleeWorldModel-v0", num_envs=matches, model=artifact, opponent="neutral", threads=threads, domain=None
-    )
+        "MeleeWorldModel-v0", num_envs=matches, model=artifact, opponent="neutral", threads=threads, domain=None,
+        **asdict(by),
+    )  # fmt: skip
     env.reset(seed=0)
     env.action_space.seed(0)
     actions = [env.action_space.sample() for _ in range(8)]
@@ -167,8 +181,10 @@ def _model(artifact: Artifact, matches: int, threads: int, seconds: float, peak:
     pads = np.zeros((matches, PLAYERS, len(CONTROL_NAMES)), np.float32)
     alone = Clock(lambda: inner.step(pads), seconds)
     env.close()
-    one = stepped(artifact, 1, 1, seconds)
-    single = gymnasium.make_vec("MeleeWorldModel-v0", num_envs=1, model=artifact, opponent="neutral", domain=None)
+    one = stepped(artifact, 1, 1, seconds, by)
+    single = gymnasium.make_vec(
+        "MeleeWorldModel-v0", num_envs=1, model=artifact, opponent="neutral", domain=None, **asdict(by)
+    )
     single.reset(seed=0)
     pressed = single.action_space.sample()
     one_env = Clock(lambda: single.step(pressed), seconds)
@@ -188,9 +204,9 @@ def _model(artifact: Artifact, matches: int, threads: int, seconds: float, peak:
     }
 
 
-def stepped(artifact: Artifact, matches: int, threads: int, seconds: float) -> Clock:
+def stepped(artifact: Artifact, matches: int, threads: int, seconds: float, by: Engine) -> Clock:
     """A step of so many matches, all sorts of things pressed."""
-    simulator = Simulator(artifact, matches, threads=threads)
+    simulator = Simulator(artifact, matches, threads=threads, **asdict(by))
     simulator.reset(spawn("Battlefield", ("FOX", "MARTH")))
     rng = np.random.default_rng(0)
     shape = (matches, PLAYERS, len(CONTROL_NAMES))
@@ -206,13 +222,15 @@ def bytes_per_match(artifact: Artifact) -> int:
     return 2 * sum(a.nbytes for a in twice) + sum(a.nbytes for a in simulator.aux.values())
 
 
-def by_batch(artifact: Artifact, threads: int, seconds: float, most: int, limit: float) -> Iterator[dict[str, float]]:
+def by_batch(
+    artifact: Artifact, threads: int, seconds: float, most: int, limit: float, by: Engine
+) -> Iterator[dict[str, float]]:
     """Matches → µs of the processor a match-step."""
     begun = time.perf_counter()
     for matches in (n for n in BATCHES if n <= most):
         if time.perf_counter() - begun > limit:
             return
-        clock = stepped(artifact, matches, threads, seconds)
+        clock = stepped(artifact, matches, threads, seconds, by)
         yield {"matches": matches, "cpu_us": clock.cpu / matches * 1e6, "steps_per_second": matches / clock.wall}
 
 
@@ -223,6 +241,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     """The table, with the bars that it is held to."""
     cores = found["threads"]
     yield f"{found['machine']}; {found['matches']:,} matches on {cores} threads; shares and costs by processor time"
+    yield f"engine {found['engine']}, precision {found['precision']}"
     speeds = ", ".join(f"{name} {speed:,.0f}" for name, speed in found["peak_gflops"].items())
     yield f"products of one core, 10⁹ operations a second: {speeds}"
     for name, row in found["models"].items():

@@ -34,6 +34,8 @@ def evaluate(
     policy: Annotated[str, typer.Option(help="Who plays both sides (--full, --matches); none: leave it out.")] = "",
     compare: Annotated[str | None, typer.Option(help="Another artifact, on the same windows.")] = None,
     substitute: Annotated[str, typer.Option(help="Parts that are fed the truth: action,velocity, …")] = "",
+    engine: Annotated[str, typer.Option(help="What steps the artifact: onnx, torch or compiled.")] = "onnx",
+    precision: Annotated[str, typer.Option(help="Of the engine compiled: float32, bf16, int8 or auto.")] = "float32",
     tables: Annotated[bool, typer.Option("--tables", help="Also print fields, breakdown and confusions.")] = False,
     json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Picture of the curves over 300 frames (.png, .svg).")] = None,
@@ -52,6 +54,8 @@ def evaluate(
     fields = substituted(substitute)
     if fields and (full or matches or write):
         raise UserError("--substitute measures windows, not the model: leave out --full, --matches and --write")
+    if write and (engine, precision) != ("onnx", "float32"):
+        raise UserError("--write keeps the figures of the model itself: leave out --engine and --precision")
     for path in filter(None, (json, plot)):
         if not path.parent.is_dir():
             raise UserError(f"{path}: its folder does not exist; make it or name another place")
@@ -64,7 +68,7 @@ def evaluate(
     trained_on = set(opened.metadata["manifest"]["data"]["md5"])
     seen = sum(md5 in trained_on for md5 in data.md5)
     with counted(opened.name) as on_batch:
-        found = run(opened, data, extent, other, fields, players, on_batch)
+        found = run(opened, data, extent, other, fields, players, on_batch, engine, precision)
     found["measured"]["games_trained_on"] = seen
     _print_report(found, tables)
     if seen:

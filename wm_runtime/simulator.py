@@ -46,8 +46,9 @@ class Simulator:
     model's memory. Their arrays are reused: the next `step` or `reset` overwrites them. A restored snapshot continues
     bit for bit at the same N, threads, engine and version of it; otherwise up to rounding (docs/performance.md).
 
-    `engine`: one of wm_runtime.engines.ENGINES, on its `device`; `threads` that step the batch, 0: one a core.
-    Raises UserError for a model, engine or device that is not there.
+    `engine`: one of wm_runtime.engines.ENGINES, on its `device`; `threads` that step the batch, 0: one a core;
+    `precision`: float32, or of the engine `compiled` also bf16, int8 or auto.
+    Raises UserError for a model, engine, device or precision that is not there.
     """
 
     def __init__(
@@ -57,9 +58,10 @@ class Simulator:
         device: str = "cpu",
         threads: int = 0,
         engine: str = "onnx",
+        precision: str = "float32",
     ):
         artifact = model if isinstance(model, Artifact) else open_artifact(model)
-        self._setup(artifact, open_engine(engine, artifact, device, threads), num_matches)
+        self._setup(artifact, open_engine(engine, artifact, device, threads, precision), num_matches)
 
     def _setup(self, artifact: Artifact, engine: Engine, num_matches: int) -> None:
         self.artifact, self.num_matches, self._engine = artifact, num_matches, engine

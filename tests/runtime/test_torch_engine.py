@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from wm_runtime.artifact import Artifact, open_artifact
-from wm_runtime.engines import ENGINES, open_engine
+from wm_runtime.engines import open_engine
 from wm_runtime.engines.torch import Matches, TorchEngine
 from wm_runtime.errors import UserError
 from wm_runtime.replays.dataset import Dataset
@@ -71,7 +71,7 @@ def test_it_predicts_what_onnxruntime_predicts(name: str, true_games: Dataset) -
     model = open_artifact(name)
     frames, count = 12, 512
     start = moments(true_games, count, frames)
-    simulators = {e: Simulator(model, count, threads=1, engine=e) for e in ENGINES}
+    simulators = {e: Simulator(model, count, threads=1, engine=e) for e in ("onnx", "torch")}
     for simulator in simulators.values():
         simulator.reset(Start(start.at(0), start.controllers[:, :1]))
     equal = total = 0

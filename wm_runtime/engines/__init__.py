@@ -12,7 +12,7 @@ from wm_runtime.artifact import Artifact
 from wm_runtime.errors import UserError
 from wm_runtime.schema import State
 
-ENGINES: Mapping[str, str] = {"onnx": "OnnxEngine", "torch": "TorchEngine"}
+ENGINES: Mapping[str, str] = {"onnx": "OnnxEngine", "torch": "TorchEngine", "compiled": "CompiledEngine"}
 """Name, which is also the module here → class."""
 
 
@@ -32,10 +32,13 @@ class Engine(Protocol):
         results must not share memory with inputs."""
 
 
-def open_engine(name: str, artifact: Artifact, device: str = "cpu", threads: int = 0) -> Engine:
-    """The engine of that name, with an artifact on a device. `threads` 0 leaves the number to it.
+def open_engine(
+    name: str, artifact: Artifact, device: str = "cpu", threads: int = 0, precision: str = "float32"
+) -> Engine:
+    """The engine of that name, with an artifact on a device. `threads` 0 leaves the number to it; `precision`: see
+    engines.compiled, the others have float32 (or what their artifact says) alone.
 
-    Raises UserError for an unknown engine, one that is not installed, and a device that it has not here.
+    Raises UserError for an unknown engine, one that is not installed, and a device or precision that it has not here.
     """
     if name not in ENGINES:
         raise UserError(f"unknown engine {name!r}: choose one of {', '.join(ENGINES)}")
@@ -43,5 +46,9 @@ def open_engine(name: str, artifact: Artifact, device: str = "cpu", threads: int
         module = import_module(f"wm_runtime.engines.{name}")
     except ModuleNotFoundError as error:
         raise UserError(f"engine {name!r} needs {error.name}: pip install 'melee-world-model[train]'") from None
-    make: Callable[[Artifact, str, int], Engine] = getattr(module, ENGINES[name])
+    make: Callable[..., Engine] = getattr(module, ENGINES[name])
+    if name == "compiled":
+        return make(artifact, device, threads, precision)
+    if precision != "float32":
+        raise UserError(f"precision {precision!r}: the engine {name} has float32 alone; use the engine compiled")
     return make(artifact, device, threads)

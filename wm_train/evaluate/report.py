@@ -47,6 +47,7 @@ class Extent:
 def evaluate(
     artifact: Artifact, dataset: Dataset, extent: Extent = Extent(), other: Artifact | None = None,
     substitute: tuple[str, ...] = (), players: Players | None = None, on_batch: OnBatch | None = None,
+    engine: str = "onnx", precision: str = "float32",
 ) -> dict[str, Any]:  # fmt: skip
     """Window kind → figure → {value, low, high}; the same of each baseline under `baselines`; what was measured under
     `measured`. Intervals are 95 % bootstrap intervals over games. Raises UserError for data that is too short.
@@ -63,9 +64,11 @@ def evaluate(
     | `real` | the same kinds of the dataset's games themselves |
     | `other`, `compare` | with `other`: its figures, and the paired differences |
 
-    `substitute`: fields into which the truth is put in the free part of every window.
+    `substitute`: fields into which the truth is put in the free part of every window. `engine`, `precision`: of the
+    artifact; the other one is always onnxruntime's.
     """
-    models = {"model": Model(artifact, substitute), **({"other": Model(other, substitute)} if other else {})}
+    models = {"model": Model(artifact, substitute, engine, precision)}
+    models |= {"other": Model(other, substitute)} if other else {}
     predictors: dict[str, Predictor] = {**models, **BASELINES}
     history = max(SCORED, *(model.history for model in models.values()))
     found, tables = _windows(predictors, dataset, extent, history, on_batch)
@@ -81,6 +84,7 @@ def evaluate(
         "model": artifact.name,
         **({"other": other.name} if other else {}),
         **({"substituted": list(substitute)} if substitute else {}),
+        **({"engine": engine, "precision": precision} if engine != "onnx" else {}),
         "dataset": data_fingerprint(dataset.md5),
         "games": len(dataset),
         "windows": found.pop("windows"),

@@ -57,10 +57,12 @@ Predictor = Callable[[Window, int, tuple[str, ...]], Prediction]
 
 
 class Model:
-    """An artifact as a Predictor, and as a batch of matches of any number."""
+    """An artifact as a Predictor, and as a batch of matches of any number, on an engine at a precision."""
 
-    def __init__(self, artifact: Artifact, substitute: tuple[str, ...] = ()):
-        self.artifact, self.substitute = artifact, substitute
+    def __init__(
+        self, artifact: Artifact, substitute: tuple[str, ...] = (), engine: str = "onnx", precision: str = "float32"
+    ):
+        self.artifact, self.substitute, self.engine, self.precision = artifact, substitute, engine, precision
         self._simulators: dict[int, Simulator] = {}
 
     @property
@@ -71,7 +73,9 @@ class Model:
     def simulator(self, matches: int) -> Simulator:
         """A simulator of so many matches; its state is whatever the last user left."""
         if matches not in self._simulators:
-            self._simulators = {matches: Simulator(self.artifact, matches)}
+            self._simulators = {
+                matches: Simulator(self.artifact, matches, engine=self.engine, precision=self.precision)
+            }
         return self._simulators[matches]
 
     def __call__(self, window: Window, scored: int, fields: tuple[str, ...] = ALL_FIELDS) -> Prediction:
