@@ -165,7 +165,7 @@ def test_who_is_near_an_active_hitbox_is_looked_at_and_nobody_else(true_games: D
 def test_a_strike_is_likelier_where_a_hitbox_meets_a_body() -> None:
     strikes = Strikes()
     fields = {name: torch.zeros(1, 2) for name in ("x", "y", "self_x_air", "self_x_ground", "self_y", "hitlag",
-                                                   "knockback_x", "knockback_y")}  # fmt: skip
+                                                   "knockback_x", "knockback_y", "shield")}  # fmt: skip
     fox = character("FOX").internal_id
     state = {**fields, "character": torch.full((1, 2), fox), "facing": torch.tensor([[1, -1]]),
              "airborne": torch.ones(1, 2), "action": torch.tensor([[NAIR, STANDS]])}  # fmt: skip

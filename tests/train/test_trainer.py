@@ -271,6 +271,17 @@ def test_a_checkpoint_of_another_model_is_refused_and_every_difference_listed(
     assert str(refused.value).endswith("or --allow-partial")
 
 
+def test_a_checkpoint_of_another_encoding_is_refused_by_name_or_taken_in_part(
+    dataset, experiment, run, tmp_path
+) -> None:
+    model = {**experiment.model.model_dump(), "encoding": "v2.2-1a"}
+    other = brief(Experiment(**{**experiment.model_dump(), "model": model}))
+    with pytest.raises(UserError, match=r"of another size: core.network.encoder.mean \(29,\), expected \(28,\)"):
+        train(other, dataset, tmp_path / "on", start_from=run / "best.pt")
+    manifest = train(other, dataset, tmp_path / "on", start_from=run / "best.pt", allow_partial=True)
+    assert manifest["status"] == "finished"
+
+
 def test_what_fits_of_a_checkpoint_is_taken_if_that_is_allowed(dataset, experiment, run, tmp_path) -> None:
     other = experiment.model_copy(update={"model": experiment.model.model_copy(update={"trunk": (16,)})})
     notes: list[str] = []

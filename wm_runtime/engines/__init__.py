@@ -14,6 +14,8 @@ from wm_runtime.schema import State
 
 ENGINES: Mapping[str, str] = {"onnx": "OnnxEngine", "torch": "TorchEngine", "compiled": "CompiledEngine"}
 """Name, which is also the module here → class."""
+EXTRAS: Mapping[str, str] = {"torch": "train", "compiled": "compiled"}
+"""Engine → the extra that brings what it needs."""
 
 
 class Engine(Protocol):
@@ -45,7 +47,8 @@ def open_engine(
     try:
         module = import_module(f"wm_runtime.engines.{name}")
     except ModuleNotFoundError as error:
-        raise UserError(f"engine {name!r} needs {error.name}: pip install 'melee-world-model[train]'") from None
+        extra = EXTRAS.get(name, "train")
+        raise UserError(f"engine {name!r} needs {error.name}: pip install 'melee-world-model[{extra}]'") from None
     make: Callable[..., Engine] = getattr(module, ENGINES[name])
     if name == "compiled":
         return make(artifact, device, threads, precision)

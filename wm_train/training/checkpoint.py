@@ -22,7 +22,6 @@ from wm_train.dynamics.recurrent import MambaCore
 from wm_train.dynamics.step import WorldModel
 from wm_train.models.frame_stack_mlp import FrameStackMLP
 from wm_train.models.mamba2 import Mamba2Model
-from wm_train.models.own_frame import RowEmbedding
 from wm_train.models.residual_mlp import ResidualMLP
 
 LISTED = 6
@@ -97,7 +96,7 @@ def load_weights(
     unlike = [
         f"{name} {tuple(value.shape)}, expected {tuple(own[name].shape)}"
         for name, value in weights.items()
-        if name in own and value.shape != own[name].shape and _is_learned(model, name)
+        if name in own and value.shape != own[name].shape and _has_given_size(model, name)
     ]
     fitting = {name: value for name, value in weights.items() if name not in {u.split(" ")[0] for u in unlike}}
     try:
@@ -113,10 +112,11 @@ def load_weights(
     return differences
 
 
-def _is_learned(model: WorldModel, name: str) -> bool:
-    """A parameter of a given size; tables, and embeddings of their rows, take the size of what is loaded."""
+def _has_given_size(model: WorldModel, name: str) -> bool:
+    """Whether the size of what is loaded has to be that of the model: tables and what has a row for each of theirs take
+    the size of what is loaded."""
     owner = model.get_submodule(name.rpartition(".")[0])
-    return name in dict(model.named_parameters()) and not isinstance(owner, RowEmbedding)
+    return type(owner)._load_from_state_dict is torch.nn.Module._load_from_state_dict
 
 
 def _listed(names: list[str]) -> str:
