@@ -1,6 +1,6 @@
 """Trains a policy against the learned player that ships, with stable-baselines3's PPO, and says what it is worth.
 
-    pip install "melee-world-model[sb3,plot]"
+    pip install "melee-world-model[sb3,plot,compiled]"
     python examples/train_ppo.py --minutes 10 --out runs/ppo
 
 Writes `policy.zip`, `curve.png` and `play.gif`. Prints mean returns of whole episodes beside those of the baselines,
@@ -60,11 +60,15 @@ def main(
     opponent: Annotated[str, typer.Option(help="Who to play against.")] = "policy",
     num_envs: Annotated[int, typer.Option(help="Matches at once.")] = 64,
     episodes: Annotated[int, typer.Option(help="Episodes of each figure.")] = 64,
-    threads: Annotated[int, typer.Option(help="Of onnxruntime.")] = 1,
+    threads: Annotated[int, typer.Option(help="That step the matches.")] = 1,
+    engine: Annotated[str, typer.Option(help="compiled needs a C++ compiler; onnx does not.")] = "compiled",
     seed: int = 0,
 ) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    common: dict[str, Any] = {"opponent": opponent, "time_limit": 60 * SECONDS, "threads": threads}
+    common: dict[str, Any] = {
+        "opponent": opponent, "time_limit": 60 * SECONDS, "threads": threads, "engine": engine,
+        "precision": "auto" if engine == "compiled" else "float32",
+    }  # fmt: skip
     agents: dict[str, Any] = {"action_space": "discrete", "frame_skip": FRAME_SKIP}
     env = VecMonitor(MeleeVecEnv(num_envs, model=model, **common, **agents))
     learner = PPO(

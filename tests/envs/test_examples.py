@@ -28,7 +28,9 @@ def test_ppo_in_one_file_runs(artifact: Artifact, capsys: pytest.CaptureFixture)
 def test_stable_baselines_example_runs(artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_ppo, "SECONDS", 1)
     model = str(artifact.path)
-    train_ppo.main(tmp_path, minutes=0.05, model=model, second=model, opponent="random", num_envs=4, episodes=2)
+    train_ppo.main(
+        tmp_path, minutes=0.05, model=model, second=model, opponent="random", num_envs=4, episodes=2, engine="onnx"
+    )
     assert {path.name for path in tmp_path.iterdir()} == {"policy.zip", "curve.png", "play.gif"}
 
 

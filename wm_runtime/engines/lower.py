@@ -206,6 +206,10 @@ def _arg_max(x: Tensor, axis: int = 0, keepdims: int = 1, select_last_index: int
     return x.argmax(dim=axis, keepdim=bool(keepdims))
 
 
+def _arg_min(x: Tensor, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Tensor:
+    return x.argmin(dim=axis, keepdim=bool(keepdims))
+
+
 def _mod(a: Tensor, b: Tensor, fmod: int = 0) -> Tensor:
     return torch.fmod(a, b) if fmod else torch.remainder(a, b)
 
@@ -297,6 +301,7 @@ _DTYPES: dict[int, torch.dtype] = {
 
 OPS: dict[str, Op] = {
     "Abs": Op(torch.abs), "Add": Op(torch.add), "And": Op(torch.logical_and), "ArgMax": Op(_arg_max),
+    "ArgMin": Op(_arg_min), "Atan": Op(torch.atan),
     "BitwiseAnd": Op(torch.bitwise_and), "BitwiseOr": Op(torch.bitwise_or), "Cast": Op(_cast),
     "Clip": Op(_clip, (1, 2)), "Concat": Op(_concat), "Cos": Op(torch.cos), "CumSum": Op(_cum_sum, (1,)),
     "DequantizeLinear": Op(_dequantize), "Div": Op(_div, steep=True),

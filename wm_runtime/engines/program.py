@@ -585,6 +585,12 @@ def _reduce(kind: str) -> Callable[[_Build, NodeProto, dict[str, Any]], View]:
     return build
 
 
+def _arg_min(b: _Build, node: NodeProto, attributes: dict[str, Any]) -> View:
+    view = b.views[node.input[0]]
+    b.views[negative := f"{node.output[0]}.negative"] = b.spread("-{0}", view.value.kind, [view])
+    return _reduce("ArgMax")(b, helper.make_node("ArgMax", [negative], list(node.output)), attributes)
+
+
 def _along_last(kind: str) -> Callable[[_Build, NodeProto, dict[str, Any]], View]:
     """What makes of every row of the last axis another."""
 
@@ -683,6 +689,7 @@ def _is_inf(views: list[View], attributes: dict[str, Any], node: NodeProto) -> t
 ELEMENTWISE: dict[str, Text] = {
     "Abs": _kinds("size_of({0})"), "Add": _kinds("{0} + {1}"), "And": _kinds("{0} & {1}"),
     "BitwiseAnd": _kinds("{0} & {1}"), "BitwiseOr": _kinds("{0} | {1}"), "Cast": _cast, "Clip": _clip,
+    "Atan": _kinds("by_lane([](float x) {{ return std::atan(x); }}, {0})"),
     "Cos": _kinds("by_lane([](float x) {{ return std::cos(x); }}, {0})"),
     "Div": _kinds("{0} / {1}", "quotient({0}, {1})"), "Equal": _kinds("eq({0}, {1})", kind="b"),
     "Exp": _kinds("exp_of({0})"), "Floor": _kinds("down({0})"), "Greater": _kinds("gt({0}, {1})", kind="b"),
@@ -700,7 +707,7 @@ ELEMENTWISE: dict[str, Text] = {
 }  # fmt: skip
 
 OTHERS: dict[str, Callable[[_Build, NodeProto, dict[str, Any]], View | list[View]]] = {
-    "ArgMax": _reduce("ArgMax"),
+    "ArgMax": _reduce("ArgMax"), "ArgMin": _arg_min,
     "Concat": lambda b, node, a: b.concat([b.views[n] for n in node.input], a["axis"]),
     "Expand": _expand, "Gather": _gather, "GatherElements": _gather_elements, "GatherND": _gather, "Gemm": _product,
     "Identity": lambda b, node, a: b.views[node.input[0]],
