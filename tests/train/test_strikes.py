@@ -9,7 +9,7 @@ import torch
 from wm_runtime.facts import character
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import FIELD
-from wm_train.dynamics.memory import NUMBERS, STRUCK_WITH
+from wm_train.dynamics.memory import LEAST_STALE, NUMBERS, STRUCK_WITH
 from wm_train.dynamics.stale import LOSSES, NEVER, counted, freshness, struck_in_game
 from wm_train.dynamics.strikes import GRABS, SHIELDS, Strikes, near_of_game, shrunk
 from wm_train.training.whole_games import WholeGames
@@ -57,6 +57,8 @@ def test_a_whole_game_leaves_what_its_frames_leave_one_after_the_other(true_game
     games = list(range(min(6, len(true_games))))
     corpus = WholeGames(true_games, games)
     tail = len(NUMBERS) - 1 - len(STRUCK_WITH)
+    assert NUMBERS[tail:] == ("since_struck", *STRUCK_WITH)  # what the evaluator writes, into artifacts of before too
+    assert LEAST_STALE <= len(NUMBERS)
     found = 0
     for game in games:
         rows = slice(int(corpus.first[game]), int(corpus.first[game] + corpus.frames[game]))

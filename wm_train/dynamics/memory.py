@@ -35,6 +35,8 @@ NUMBERS: tuple[str, ...] = (
 """Columns of the memory's integers: the counters, the two actions before the present one, frames since the action
 began or began anew, since L or R went all the way down, since that counted for a tech, since a hit of the fighter
 landed, and its moves that hit."""
+LEAST_STALE = 21
+"""A memory of so many columns or more ends with since_struck and STRUCK_WITH, in artifacts of before as well."""
 TECH_LOCK = 40
 """A press counts for a tech if for so many frames before none was made, and not in hitlag. On 160 games of train nobody
 teched more than 20 frames after one that counts, and of those who came down within them 98 % did."""

@@ -14,7 +14,7 @@ from wm_runtime.errors import UserError
 from wm_runtime.schema import FIELDS, FIRST_FRAME, VELOCITIES, State
 from wm_runtime.simulator import Simulator
 from wm_runtime.starts import Start
-from wm_train.dynamics.memory import NUMBERS
+from wm_train.dynamics.memory import LEAST_STALE
 from wm_train.evaluate.windows import Window
 
 ALL_FIELDS = tuple(f.name for f in FIELDS)
@@ -113,7 +113,7 @@ def _tell(simulator: Steps, window: Window) -> None:
     """Puts into a memory of stale moves what the whole game before the window left there: after the first step, when
     the memory is that of the first frame. Models without one are left alone."""
     numbers = simulator.carry.get("numbers")
-    if window.struck is not None and numbers is not None and numbers.shape[-1] == len(NUMBERS):
+    if window.struck is not None and numbers is not None and numbers.shape[-1] >= LEAST_STALE:
         columns = window.struck.shape[-1]
         if isinstance(numbers, torch.Tensor):
             numbers[..., -columns:] = torch.from_numpy(window.struck).to(numbers)
