@@ -177,7 +177,8 @@ def test_a_trunk_is_exported_in_operators_that_both_engines_have(core: ExactCore
     def inputs(matches: int, known: bool) -> tuple[Tensor, ...]:
         memory = [torch.randn(matches, *shape) * known for shape, _ in core.network.memory_layout.values()]
         classes = torch.randint(2, (matches, PLAYERS, len(core.network.embed)))
-        return torch.randn(matches, PLAYERS, core._count_numbers()), classes, torch.full((matches, 1), not known), *memory
+        numbers = torch.randn(matches, PLAYERS, core._count_numbers())
+        return numbers, classes, torch.full((matches, 1), not known), *memory
 
     alone, example = Alone(core).eval(), inputs(3, True)
     names = ["numbers", "classes", "fresh", *core.network.memory_layout]
