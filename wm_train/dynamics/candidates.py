@@ -370,14 +370,10 @@ class Candidates(nn.Module):
         blows = shield[..., None] - SHIELD_DRAIN - SHIELD_SHARE * damage
         return torch.cat([torch.stack(columns, dim=-1), blows], dim=-1).clamp(0.0, SHIELD_FULL)
 
-    def misc_as(
-        self, before: Named, after: Named, row: Tensor, attack: Tensor, rise: Tensor, regressed: Tensor
-    ) -> Tensor:
-        """State, what is known of the next one, its row, the other fighter's move and the rise of percent →
-        (N, 2, SIZES["misc_as"])."""
+    def misc_as(self, before: Named, after: Named, row: Tensor, stun: Tensor, regressed: Tensor) -> Tensor:
+        """State, what is known of the next one, its row and hitstun → (N, 2, SIZES["misc_as"])."""
         misc = bounded(before["misc_as"])
         table = _known(self.tables.moves[row][..., _COLUMN["misc_as.value"]], misc)
-        stun, _ = self.tables.launches.hitstun(before, after, rise, attack)
         return torch.stack([misc + regressed, misc, misc - 1, torch.zeros_like(misc), table, stun, misc + 1], dim=-1)
 
 

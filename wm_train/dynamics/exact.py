@@ -242,8 +242,9 @@ class ExactCore(Core):
         surfaces = self.geometry.surfaces(stage, match[..., M_["frame"]] + 1)
         cosine = slope_at(surfaces, before["x"], before["y"])
         if truth is None:
-            self._choose(after, before, past, match, controllers, heads, attack, fresh, rise, cosine)
-            stun, launched = self.tables.launches.hitstun(before, after, rise, attack)
+            stun, launched = self._choose(
+                after, before, past, match, controllers, heads, attack, fresh, rise, cosine
+            )
             after["action"] = self.hurt(before, after, launched, hurt_level(stun), logits["action"])
 
         _, heads = self.network.stage("moved", h, self._contact(before, told, surfaces, stage))
@@ -267,8 +268,9 @@ class ExactCore(Core):
     def _choose(
         self, after: Named, before: Named, past: Past, match: Tensor, controllers: Tensor, heads: dict[str, Tensor],
         attack: Tensor, fresh: Tensor, rise: Tensor, cosine: Tensor,
-    ) -> None:  # fmt: skip
-        """Puts into `after` what the stage `struck` chooses."""
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Puts into `after` what the stage `struck` chooses. → Frames of hitstun of the knockback that it chose, and
+        whether that is a new launch (N, 2)."""
         for name in ("airborne", "hurtbox", "jumps", "l_cancel", "ground"):
             after[name] = heads[name].argmax(dim=-1).int()
         after["facing"] = before["facing"] * (1 - 2 * heads["turns"].argmax(dim=-1).int())
@@ -300,8 +302,10 @@ class ExactCore(Core):
             after[name] = _pick(options, heads[name]) * sign
         lags = self.candidates.hitlag(before, after, rise)
         after["hitlag"] = _pick(lags, heads["hitlag"]).round().clamp(min=0.0)
-        misc = self.candidates.misc_as(before, after, row, attack, rise, _value(heads, "misc_as"))
+        stun, launched = self.tables.launches.hitstun(before, after, rise, attack)
+        misc = self.candidates.misc_as(before, after, row, stun, _value(heads, "misc_as"))
         after["misc_as"] = _pick(misc, heads["misc_as"])
+        return stun, launched
 
     def _strikes(self, before: Named, past: Past, action: Tensor) -> Tensor:
         """If these are the next actions (N, 2): numbers about the other fighter striking this one, and the reverse,
@@ -387,6 +391,7 @@ class ExactCore(Core):
         places, cosine = self.geometry.places(stage), slope_at(surfaces, before["x"], before["y"])
         nothing = dict.fromkeys(VELOCITIES, zero)
         following = self.candidates.following(before, after, cosine)
+        stun, _ = self.tables.launches.hitstun(before, after, rise, attack)
         options = {
             **self._velocities(before, past, after["action"], rows[0], attack, rise, controllers, nothing),
             "x": self.candidates.x(before, after, past.last, *rows, places, cosine, controllers, last, zero),
@@ -395,7 +400,7 @@ class ExactCore(Core):
             "hitlag": self.candidates.hitlag(before, after, rise),
             "percent": self.candidates.percent(before, attack, fresh, zero),
             "shield": self.candidates.shield(before, past.last, attack, fresh, controllers, last, zero),
-            "misc_as": self.candidates.misc_as(before, after, rows[0], attack, rise, zero),
+            "misc_as": self.candidates.misc_as(before, after, rows[0], stun, zero),
         }
         for name, more in following.items():
             options[name] = torch.cat([options[name], torch.stack(more, dim=-1)], dim=-1)

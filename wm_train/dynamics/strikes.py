@@ -125,11 +125,9 @@ class Strikes(nn.Module):
     ) -> Tensor:  # fmt: skip
         """Hitboxes (…, 4, 3), the attacker's move, where the other fighter is in its frame, ±1 as that faces the same
         way or not (…), and its circles (…, CIRCLES, 3) → logit of a strike (…)."""
-        x, y, radius = ahead[..., None] + body[..., 0] * turned[..., None], up[..., None] + body[..., 1], body[..., 2]
         gaps = []
         for box in (now, before):
-            aside = (box[..., 0, None] - x[..., None, :]).square() + (box[..., 1, None] - y[..., None, :]).square()
-            gap = (aside + 1e-6).sqrt() - box[..., 2, None] * share - radius[..., None, :]
+            gap = _apart(box, ahead, up, turned, body) - box[..., 2, None] * share - body[..., None, :, 2]
             gap = torch.where(box[..., 2, None] > 0, gap, torch.full_like(gap, FAR))
             gaps.append(-(gap.flatten(-2) * -SOFT).logsumexp(dim=-1) / SOFT)
         return bias[move] - steep * torch.minimum(gaps[0], gaps[1] + further)
@@ -188,12 +186,17 @@ def shrunk(bubble: Tensor, shield: Tensor) -> Tensor:
     return torch.cat([bubble[..., :2], bubble[..., 2:] * share[..., None]], dim=-1)
 
 
+def _apart(box: Tensor, ahead: Tensor, up: Tensor, turned: Tensor, body: Tensor) -> Tensor:
+    """As `Strikes._logit` → how far the middles of hitboxes and of circles are apart, (…, 4, CIRCLES)."""
+    x, y = ahead[..., None] + body[..., 0] * turned[..., None], up[..., None] + body[..., 1]
+    aside = (box[..., 0, None] - x[..., None, :]).square() + (box[..., 1, None] - y[..., None, :]).square()
+    return (aside + 1e-6).sqrt()
+
+
 def _where_struck(now: Tensor, ahead: Tensor, up: Tensor, turned: Tensor, body: Tensor) -> tuple[Tensor, Tensor]:
     """As `Strikes._logit` → where the hitbox that reaches deepest is, ahead of and above the victim's place, in tens of
     units (…)."""
-    x, y = ahead[..., None] + body[..., 0] * turned[..., None], up[..., None] + body[..., 1]
-    aside = (now[..., 0, None] - x[..., None, :]).square() + (now[..., 1, None] - y[..., None, :]).square()
-    gap = (aside + 1e-6).sqrt() - now[..., 2, None] - body[..., None, :, 2]
+    gap = _apart(now, ahead, up, turned, body) - now[..., 2, None] - body[..., None, :, 2]
     gap = torch.where(now[..., 2, None] > 0, gap, torch.full_like(gap, FAR)).amin(dim=-1)  # (…, 4)
     deepest = gap.argmin(dim=-1, keepdim=True)
     box_x, box_y = (now[..., i].gather(-1, deepest)[..., 0] for i in (0, 1))
