@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from wm_runtime.artifact import Artifact
+from wm_runtime.engines.bound import Bound
 from wm_runtime.engines.program import Product, program
 from wm_runtime.engines.source import KERNELS, Source, source
 from wm_runtime.errors import UserError
@@ -36,8 +37,6 @@ FEW = 8
 """So many matches at most are stepped one after another, by code for one."""
 SMALL = 64
 """Products of fewer numbers than this are not in int8: what they multiply need not be of one scale."""
-BOUND = 4
-"""Sets of arrays whose addresses are kept: of two simulators that share an engine."""
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off")
 PRECISIONS = ("float32", "bf16", "int8", "auto")
 
@@ -64,9 +63,8 @@ class CompiledEngine:
         self._carry, self._aux = tuple(artifact.carry), tuple(artifact.aux)
         self._code: dict[int, _Code] = {}
         self._pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
-        self._bound: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray, list[np.ndarray]]] = {}
-        """Identities of arrays → addresses of inputs and of outputs, and the arrays, so that no others take their
-        identity."""
+        self._bound: Bound[tuple[np.ndarray, np.ndarray]] = Bound()
+        """Addresses of inputs and of outputs."""
 
     def step(
         self,
@@ -78,18 +76,14 @@ class CompiledEngine:
         aux: Mapping[str, np.ndarray],
     ) -> None:
         """See engines.Engine."""
-        states = (state, next_state)
-        arrays = [*(a for s in states for a in vars(s).values()), *carry.values(), *next_carry.values(), *aux.values()]
-        key = tuple(map(id, arrays))
-        if key not in self._bound:
-            while len(self._bound) >= BOUND:
-                del self._bound[next(iter(self._bound))]
+
+        def located() -> tuple[np.ndarray, np.ndarray]:
             names = state_layout(0)
             inputs = [*(getattr(state, n) for n in names), controllers, *(carry[n] for n in self._carry)]
             outputs = [*(getattr(next_state, n) for n in names), *(next_carry[n] for n in self._carry)]
-            outputs += [aux[n] for n in self._aux]
-            self._bound[key] = _addresses(inputs), _addresses(outputs), arrays
-        addresses, targets, _ = self._bound[key]
+            return _addresses(inputs), _addresses([*outputs, *(aux[n] for n in self._aux)])
+
+        addresses, targets = self._bound.of((state, next_state), (carry, next_carry, aux), located)
         addresses[len(state_layout(0))] = controllers.ctypes.data
         matches = len(controllers)
         code = self._for(matches)

@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime as ort
 
 from wm_runtime.artifact import Artifact
+from wm_runtime.engines.bound import Bound
 from wm_runtime.errors import UserError
 from wm_runtime.schema import State, state_layout
 
@@ -20,8 +21,6 @@ PROVIDERS: Mapping[str, str] = {
     "cuda": "CUDAExecutionProvider",
     "coreml": "CoreMLExecutionProvider",
 }
-BOUND = 4
-"""Bindings that are kept: of two simulators that share an engine."""
 SLICE, LEAST = 512, 64
 """A thread steps at most so many matches at a time, and takes a slice of its own from so many on: a step of one match
 costs as much as one of a few dozen, and beyond some hundreds what is reckoned no longer fits the cache."""
@@ -47,8 +46,7 @@ class OnnxEngine:
         self._carry = artifact.carry
         self._aux = artifact.aux
         self._pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
-        self._bound: dict[tuple[int, ...], tuple[list[tuple[slice, ort.IOBinding]], list[np.ndarray]]] = {}
-        """Identities of arrays → their binding by slice, and the arrays, so that no others take their identity."""
+        self._bound: Bound[list[tuple[slice, ort.IOBinding]]] = Bound()
 
     def step(
         self,
@@ -60,15 +58,11 @@ class OnnxEngine:
         aux: Mapping[str, np.ndarray],
     ) -> None:
         """See engines.Engine. Arrays that come again, as a simulator's two sets of buffers do, are bound only once."""
-        states = (state, next_state)
-        arrays = [*(a for s in states for a in vars(s).values()), *carry.values(), *next_carry.values(), *aux.values()]
-        key = tuple(map(id, arrays))
-        if key not in self._bound:
-            while len(self._bound) >= BOUND:
-                del self._bound[next(iter(self._bound))]
-            bound = [(r, self._bind(r, state, carry, next_state, next_carry, aux)) for r in self.slices(len(state))]
-            self._bound[key] = bound, arrays
-        parts, _ = self._bound[key]
+        parts = self._bound.of(
+            (state, next_state),
+            (carry, next_carry, aux),
+            lambda: [(r, self._bind(r, state, carry, next_state, next_carry, aux)) for r in self.slices(len(state))],
+        )
         for rows, binding in parts:
             _bind_input(binding, "controllers", controllers[rows])
         if len(parts) == 1 or self._pool is None:
