@@ -197,6 +197,10 @@ class Wandb(_Strict):
 class TrainingConfig(_Strict):
     phases: tuple[Phase, ...] = ()
     """Of the exact core, which is trained in these instead of epochs."""
+    folds: int = Field(default=0, ge=0, le=32)
+    """Of the games of an exact core: tables are measured without each once more, and its games are told those."""
+    vector_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of an exact core's vectors of moves, and of their ages, that are hidden while it learns."""
     epochs: int = Field(default=4, ge=1)
     frames_per_epoch: int | None = Field(default=None, ge=1)
     """Windows an epoch draws; all of them when absent."""

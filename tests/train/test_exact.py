@@ -280,7 +280,8 @@ def test_hitstun_is_two_fifths_of_the_knockback() -> None:
 
 def experiment(**training: object) -> Experiment:
     phases = [{"steps": 12, "batch_size": 64}, {"steps": 4, "frames": 3, "batch_size": 32, "share": 0.25}]
-    settings = {"phases": phases, "warmup_steps": 2, "holdout": 0.25, "learning_rate": 3e-3, **training}
+    settings = {"phases": phases, "warmup_steps": 2, "holdout": 0.25, "learning_rate": 3e-3, "folds": 2,
+                "vector_dropout": 0.2, **training}  # fmt: skip
     return Experiment(name="tiny-exact", model=TINY, training=settings)
 
 
@@ -297,7 +298,7 @@ def test_training_writes_its_weights_figures_and_manifest(trained: Path) -> None
     assert set(rows[-1]["figures"]) >= {"RC@20", "exact@20", "change_acc"}
     manifest = json.loads((trained / "manifest.json").read_text())
     assert manifest["experiment"]["model"]["kind"] == "exact"
-    assert {path.name for path in trained.glob("*.pt")} == {"best.pt", "last.pt", "final.pt"}
+    assert {path.name for path in trained.glob("*.pt")} == {"best.pt", "last.pt", "final.pt", "folds.pt"}
     assert (trained / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 

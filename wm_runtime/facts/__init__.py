@@ -155,6 +155,25 @@ def hitboxes() -> Hitboxes:
         return Hitboxes(arrays["key"], arrays["box"])
 
 
+@dataclass(frozen=True)
+class MoveLengths:
+    """How long moves last: attacks, dodges and specials, 1,592 of them.
+
+    key: (M, 2) internal character and action · ends: (M,) state_age of the last frame that is listed ·
+    interruptible: (M,) from which on anything else may be done, 0 where nothing is listed. Source: as Hitboxes.
+    """
+
+    key: np.ndarray
+    ends: np.ndarray
+    interruptible: np.ndarray
+
+
+def move_lengths() -> MoveLengths:
+    """Every move whose frames are listed."""
+    with np.load(str(files(__package__).joinpath("hitboxes.npz"))) as arrays:
+        return MoveLengths(arrays["move"], arrays["ends"], arrays["interruptible"])
+
+
 def physics(name: str) -> np.ndarray:
     """A constant of every character, by internal id, NaN where there is none: friction, gravity, terminal, walk,
     fast_fall, air_speed, air_friction, air_mobility (units a frame), size (units)."""

@@ -27,13 +27,19 @@ def main(source: Path) -> None:
     with (source / "actiondata.csv").open() as file:
         from_zero = {(int(r["character"]), int(r["action"])) for r in csv.DictReader(file) if r["zeroindex"] == "True"}
     keys, boxes = [], []
+    ends: dict[tuple[int, int], int] = {}
+    interruptible: dict[tuple[int, int], int] = {}
     with (source / "framedata.csv").open() as file:
         for row in csv.DictReader(file):
+            move = int(row["character"]), int(row["action"])
+            age = int(row["frame"]) - (move in from_zero)
+            ends[move] = max(age, ends.get(move, 0))
+            if row["iasa"] == "True":
+                interruptible[move] = min(age, interruptible.get(move, age))
             active = [i for i in range(1, HITBOXES + 1) if row[f"hitbox_{i}_status"] == "True"]
             if not active:
                 continue
-            character, action = int(row["character"]), int(row["action"])
-            keys.append((character, action, int(row["frame"]) - ((character, action) in from_zero)))
+            keys.append((*move, age))
             boxes.append(
                 [
                     [float(row[f"hitbox_{i}_{part}"]) if i in active else 0.0 for part in ("x", "y", "size")]
@@ -45,6 +51,9 @@ def main(source: Path) -> None:
         here / "hitboxes.npz",
         key=np.array(keys, np.int16)[order],
         box=np.array(boxes, np.float32)[order],
+        move=np.array(sorted(ends), np.int16),
+        ends=np.array([ends[move] for move in sorted(ends)], np.int16),
+        interruptible=np.array([interruptible.get(move, 0) for move in sorted(ends)], np.int16),
     )
     with (source / "characterdata.csv").open() as file:
         rows = {int(r["CharacterIndex"]): {k: float(r[v]) for k, v in PHYSICS.items()} for r in csv.DictReader(file)}

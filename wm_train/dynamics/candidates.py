@@ -132,7 +132,7 @@ class Candidates(nn.Module):
         the next and of the present frame (N, 2, 13) and regressed changes → velocity → (N, 2, candidates), mirrored,
         without those that follow from what is chosen (`following`)."""
         facing, character = before["facing"].float(), before["character"].long()
-        table = self.tables.moves[row]  # (N, 2, columns)
+        table = self.tables.of("moves")[row]  # (N, 2, columns)
         own = {name: before[name] * facing if name in MIRRORED else before[name] for name in VELOCITIES}
         formulas = self._formulas(own, character, move, row, controllers, last_controllers, facing)
         knocked = self._knockback(before, attack, rise, last_controllers, facing)
@@ -199,12 +199,12 @@ class Candidates(nn.Module):
         held_length = length(held, held_tilt)
         bursts_x = [burst * held / held_length, burst * stick / tilted]
         bursts_y = [burst * held_tilt / held_length, burst * tilt / tilted]
-        usual = _known(self.tables.moves[row][..., _COLUMN["self_x_air.change"]], none)
-        usual_ground = _known(self.tables.moves[row][..., _COLUMN["self_x_ground.value"]], none)
+        usual = _known(self.tables.of("moves")[row][..., _COLUMN["self_x_air.change"]], none)
+        usual_ground = _known(self.tables.of("moves")[row][..., _COLUMN["self_x_ground.value"]], none)
         kept = _known(self.tables.kept[move], none)
         steered = x + usual + _known(self.tables.steer[move], none) * stick
         in_air = [x + push, top, slowed, reached, eased]
-        spin = self.tables.spin[row]
+        spin = self.tables.of("spin")[row]
         spun_x = _known(spin[..., 0], torch.ones_like(x)) * x - _known(spin[..., 1], none) * y
         spun_y = _known(spin[..., 0], torch.ones_like(x)) * y + _known(spin[..., 1], none) * x
         entry = self.tables.entry[move]
@@ -259,7 +259,7 @@ class Candidates(nn.Module):
         moved = x + step
         side = torch.where(x >= 0, 1.0, -1.0)
         away = torch.where(x >= x.flip(1), 1.0, -1.0)
-        table, held = self.tables.moves[row], self.tables.held[row.flip(1)]
+        table, held = self.tables.of("moves")[row], self.tables.of("held")[row.flip(1)]
         change = _known(table[..., _COLUMN["x.change"]], torch.zeros_like(x)) * facing
         from_edge = side * (places["edge_hang"] + _known(table[..., _COLUMN["edge_x.value"]], torch.zeros_like(x)))
         turned_by = after["facing"].flip(1).float()
@@ -281,7 +281,7 @@ class Candidates(nn.Module):
             x + SHIELDED * NUDGE * main,
             moved + glided, moved + glided + PUSH * away, moved + thrown_back, moved + thrown_back + PUSH * away,
         ]  # fmt: skip
-        held_now = self.tables.held[now_row.flip(1)]
+        held_now = self.tables.of("held")[now_row.flip(1)]
         kept = x - x.flip(1) + _known(held[..., 0] - held_now[..., 0], torch.zeros_like(x)) * turned_by
         held_main, held_c = last_controllers[..., C_["main_x"]], last_controllers[..., C_["c_x"]]
         columns += [
@@ -299,7 +299,7 @@ class Candidates(nn.Module):
         _, _, slowed, reached = self._drifting(air, stick, character)
         blown = before["knockback_x"] * _left(before["knockback_x"], before["knockback_y"])
         slid = _slower(before["knockback_x"], self.friction[character])
-        usual = _known(self.tables.moves[next_row][..., _COLUMN["x.change"]], torch.zeros_like(x))
+        usual = _known(self.tables.of("moves")[next_row][..., _COLUMN["x.change"]], torch.zeros_like(x))
         grounded = [ground, *(on_ground[i] for i in (1, 2, 6, 7, 8, 9, 10))]
         ways = [*(v * facing for v in grounded), slid, *(v * facing + blown for v in (air, slowed, reached))]
         return [x + way for way in (*ways, usual * facing)]
@@ -311,7 +311,7 @@ class Candidates(nn.Module):
         """The same along y, `after` with the next x, surfaces of the next frame → (N, 2, SIZES["y"])."""
         y = before["y"]
         moved = y + displacement(before, after)[1]
-        table, held = self.tables.moves[row], self.tables.held[row.flip(1)]
+        table, held = self.tables.of("moves")[row], self.tables.of("held")[row.flip(1)]
         change = _known(table[..., _COLUMN["y.change"]], torch.zeros_like(y))
         of_holder = _known(held[..., 1], y - y.flip(1))
         from_edge = places["edge_y"] + _known(table[..., _COLUMN["edge_y.value"]], torch.zeros_like(y))
@@ -323,7 +323,7 @@ class Candidates(nn.Module):
         ]  # fmt: skip
         heights = surfaces.height(after["x"]) + REST
         near = torch.where(heights.abs() < 1e6, heights, y[..., None])
-        held_now = self.tables.held[now_row.flip(1)]
+        held_now = self.tables.of("held")[now_row.flip(1)]
         kept = y - y.flip(1) + _known(held[..., 1] - held_now[..., 1], torch.zeros_like(y))
         held_main, held_c = last_controllers[..., C_["main_y"]], last_controllers[..., C_["c_y"]]
         character, own = before["character"].long(), before["self_y"]
@@ -331,7 +331,7 @@ class Candidates(nn.Module):
         blown = before["knockback_y"] * _left(before["knockback_x"], before["knockback_y"])
         fast = -self.fast_fall[character]
         ways = [v + blown for v in (fall, own, own - self.gravity[character], fast, torch.zeros_like(y))]
-        ways.append(_known(self.tables.moves[next_row][..., _COLUMN["y.change"]], torch.zeros_like(y)))
+        ways.append(_known(self.tables.of("moves")[next_row][..., _COLUMN["y.change"]], torch.zeros_like(y)))
         more = [y.flip(1) + kept, moved.flip(1) + kept, moved + SHIFT * held_main, moved + SHIFT * held_c]
         more += [y + NUDGE * held_main, *(y + way for way in ways)]
         return torch.cat([torch.stack(columns, dim=-1), near, torch.stack(more, dim=-1)], dim=-1)
@@ -373,7 +373,7 @@ class Candidates(nn.Module):
     def misc_as(self, before: Named, after: Named, row: Tensor, stun: Tensor, regressed: Tensor) -> Tensor:
         """State, what is known of the next one, its row and hitstun → (N, 2, SIZES["misc_as"])."""
         misc = bounded(before["misc_as"])
-        table = _known(self.tables.moves[row][..., _COLUMN["misc_as.value"]], misc)
+        table = _known(self.tables.of("moves")[row][..., _COLUMN["misc_as.value"]], misc)
         return torch.stack([misc + regressed, misc, misc - 1, torch.zeros_like(misc), table, stun, misc + 1], dim=-1)
 
 

@@ -35,9 +35,11 @@ from wm_train.dynamics.tables import MoveTables
 from wm_train.encoding import stage_of
 from wm_train.models.own_frame import OwnFrameNetwork, RowEmbedding, vocabulary
 from wm_train.training.records import Batch
-from wm_train.training.whole_games import Unroll
+from wm_train.training.whole_games import FOLD, Unroll
 
 ACTIONS = FIELD["action"].classes or 0
+OF_MOVES = ("self_move", "other_move", "self_row", "self_run_row", "other_row")
+"""Embeddings of a fighter's moves and of their ages, of which many are seen in few games."""
 GROUNDS = 65
 """Ids of surfaces below 64, and none."""
 CLASSES = {"turns": 2, "airborne": 2, "hurtbox": 3, "jumps": 7, "l_cancel": 3, "ground": GROUNDS}
@@ -185,7 +187,7 @@ class ExactCore(Core):
     def measure(self, dataset: Dataset, games: list[int], sample: Batch | None = None) -> None:
         """Fills the tables from `games` and sizes the embeddings by them."""
         self.tables.measure(dataset, games)
-        rows = len(self.tables.moves), len(self.tables.run_odds)
+        rows = (1 + int(self.tables.vectors.max()), 1 + int(self.tables.run_vectors.max()))
         for e in EMBEDDED:
             if e.vocabulary < 0:
                 embed = self.network.embed[e.name]
@@ -203,23 +205,24 @@ class ExactCore(Core):
 
     def run(
         self, before: Named, past: Past, match: Tensor, controllers: Tensor, truth: Named | None = None,
-        memory: Carry | None = None, h: Tensor | None = None,
+        memory: Carry | None = None, h: Tensor | None = None, dropped: float = 0.0,
     ) -> Outcome:  # fmt: skip
         """State, its past, match, controllers of the next frame → what is said and chosen. With `truth`, the next
         state as it was, every stage is told that instead of what was chosen, and `after` is it.
 
         `memory`: a carry, of which the trunk takes what it remembers; None is nothing. `h` (N, 2, width): what the
-        trunk says, where that is known."""
+        trunk says, where that is known. `dropped`: share of the vectors of moves and their ages that are hidden."""
         kept: Carry = {}
         if h is None:
             numbers, classes = self._seen(before, past, match, controllers)
+            classes = _without(classes, dropped)
             memory = zeros(self.carry_layout, len(match), match.device) if memory is None else memory
             remembered = {name: memory[name] for name in self.network.memory_layout}
             h, kept = self.network.trunk(numbers, classes, remembered, memory["steps"] == 0)
         logits = {"intent": _allowed(self.network.intents(h), before["action"])}
         meant = logits["intent"].argmax(dim=-1).int()
         strikes = self._strikes(before, past, meant)
-        h = self.network.decide(h, torch.cat([self.network.chosen(before["character"], meant), strikes], dim=-1))
+        h = self.network.decide(h, torch.cat([self._vectors(before, meant, dropped), strikes], dim=-1))
         logits["action"] = _allowed(self.network.actions(h), before["action"])
         chance = logits["action"].softmax(dim=-1)
         entropy = -(chance * chance.clamp(min=1e-12).log()).sum(dim=-1)
@@ -227,7 +230,7 @@ class ExactCore(Core):
         told = truth if truth is not None else after
         after["action"] = _chosen(logits["action"], before["action"], STAY_ODDS)
 
-        chosen = torch.cat([self.network.chosen(before["character"], told["action"]), strikes], dim=-1)
+        chosen = torch.cat([self._vectors(before, told["action"], dropped), strikes], dim=-1)
         h, heads = self.network.stage("acted", h, chosen)
         logits |= heads
         attack = (before["character"] * ACTIONS + told["action"]).flip(1).long()
@@ -259,6 +262,11 @@ class ExactCore(Core):
             options = self.candidates.y(before, after, *rows, places, surfaces, controllers, last, _value(heads, "y"))
             after["y"] = _pick(options, heads["y"])
         return Outcome(logits, dict(truth) if truth is not None else after, entropy, kept)
+
+    def _vectors(self, before: Named, action: Tensor, dropped: float) -> Tensor:
+        """Vectors of the actions that were chosen."""
+        move = self.features.known_move(before["character"], action)
+        return self.network.chosen(_hidden(move, dropped), action)
 
     def _seen(self, before: Named, past: Past, match: Tensor, controllers: Tensor) -> tuple[Tensor, Named]:
         """Numbers (N, 2, features) and classes (N, 2) of a frame, as the trunk takes them."""
@@ -321,7 +329,7 @@ class ExactCore(Core):
         action, age = torch.where(grabs, before["action"], action), torch.where(grabs, before["state_age"], age)
         spent = same & (past.numbers["since_hitlag"] <= past.numbers["since_begun"])
         row = self.tables.row(before["character"], before["action"], before["state_age"])
-        mine = self.tables.strikes(before, row, action, age, spent)
+        mine = self.tables.strikes(before, row, action, age, spent, self.tables.fold)
         return torch.cat([mine.flip(1), mine], dim=-1)
 
     def _fresh(self, past: Past, attack: Tensor) -> Tensor:
@@ -461,6 +469,7 @@ class ExactCore(Core):
         what followed."""
         before, after = window.state(slice(self.past, len(window) - 1)), window.state(slice(self.past + 1, len(window)))
         carry, match, controllers = self._between(window, self.past, len(window) - 1)
+        self.tables.fold = carry.get(FOLD)
         truth = self.truth(before, recall(carry, before), match, controllers, after)
         return Frames(before, carry, match, controllers, before, truth)
 
@@ -504,15 +513,18 @@ class ExactCore(Core):
         names = parts[0][1]
         return numbers, {n: torch.cat([part[n] for _, part in parts]).unflatten(0, (-1, matches)) for n in names}
 
-    def learn(self, frames: Frames, weight: Tensor | None = None, forced: bool = False) -> dict[str, Tensor]:
+    def learn(
+        self, frames: Frames, weight: Tensor | None = None, forced: bool = False, dropped: float = 0.0
+    ) -> dict[str, Tensor]:
         """Frames and the weight of each (N,) → name → mean loss. Where `forced`, later stages are told the truth.
-        Where they come with all that the trunk sees, gradients flow through what it remembers."""
+        Where they come with all that the trunk sees, gradients flow through what it remembers. `dropped`: as `run`."""
         past = recall(frames.carry, frames.before)
         told = frames.truth.after if forced else None
         h = None
         if frames.seen is not None:
-            h = self.network.scan(frames.seen.numbers, frames.seen.classes)[0].flatten(0, 1)[frames.at]
-        outcome = self.run(frames.before, past, frames.match, frames.controllers, told, frames.carry, h)
+            classes = _without(frames.seen.classes, dropped)
+            h = self.network.scan(frames.seen.numbers, classes)[0].flatten(0, 1)[frames.at]
+        outcome = self.run(frames.before, past, frames.match, frames.controllers, told, frames.carry, h, dropped)
         losses = self.losses_of(outcome, frames.before, frames.true_before, frames.truth, outcome.after)
         if weight is None:
             return {name: loss.mean() for name, loss in losses.items()}
@@ -528,6 +540,8 @@ class ExactCore(Core):
         losses = self.losses_of(outcome, before, frames.true_before, frames.truth, outcome.after)
         after = settle(before, outcome.after, frames.match, past.numbers["frames_in_action"])
         carry = {**remember(past, frames.carry, before, frames.controllers), **outcome.memory}
+        if FOLD in frames.carry:
+            carry[FOLD] = frames.carry[FOLD]
         total = torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum(dim=0)
         return total.mean(dim=-1), after, carry
 
@@ -546,6 +560,7 @@ def own_frames(window: Unroll, core: ExactCore, roll: Roll, settle: Settle) -> t
     count, length = window.match.shape[1], len(window) - core.past
     now = true.take(slice(0, count))
     rolled, losses = [now], []
+    core.tables.fold = now.carry.get(FOLD)
     for t in range(1, length):
         loss, state, carry = roll(replace(now, carry={**now.carry, **memory}), settle)
         memory = {name: carry[name] for name in memory}
@@ -578,6 +593,18 @@ def _chosen(logits: Tensor, before: Tensor, stay: float) -> Tensor:
     """Logits of actions (N, 2, actions) → the likeliest, (N, 2) int32, once `stay` is added to that of going on."""
     goes_on = torch.arange(logits.shape[-1], device=logits.device) == before[..., None]
     return (logits + goes_on * stay).argmax(dim=-1).int()
+
+
+def _hidden(index: Tensor, share: float) -> Tensor:
+    """Indices of an embedding, a share of them as of what was never seen."""
+    if share == 0:
+        return index
+    return torch.where(torch.rand(index.shape, device=index.device) < share, torch.zeros_like(index), index)
+
+
+def _without(classes: Named, share: float) -> Named:
+    """Classes of which some of the moves and of their ages are hidden."""
+    return {name: _hidden(index, share) if name in OF_MOVES else index for name, index in classes.items()}
 
 
 def _value(heads: dict[str, Tensor], name: str) -> Tensor:

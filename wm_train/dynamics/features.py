@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wm_runtime.facts import physics
+from wm_runtime.facts import move_lengths, physics
 from wm_runtime.schema import AXES, C_, FIELD, M_, VELOCITIES
 from wm_train.dynamics.geometry import Geometry, ceiling, crosses, support
 from wm_train.dynamics.hitboxes import HitboxDistance
@@ -88,6 +89,10 @@ class Features(nn.Module):
     gravity: Tensor
     terminal: Tensor
     fast_fall: Tensor
+    ends: Tensor
+    """(characters · actions,): the age that frame data list as a move's last; 0 where they list none."""
+    interruptible: Tensor
+    """(characters · actions,): and from which on it may be interrupted."""
 
     def __init__(self, tables: MoveTables) -> None:
         super().__init__()
@@ -100,6 +105,12 @@ class Features(nn.Module):
             known = torch.from_numpy(physics(name))
             table[: len(known)] = torch.where(known.isnan(), table[: len(known)], known)
             self.register_buffer("drift" if name == "air_mobility" else name, table, persistent=False)
+        listed = move_lengths()
+        move = torch.from_numpy(listed.key.astype(np.int64)) @ torch.tensor([ACTIONS, 1])
+        for name, ages in (("ends", listed.ends), ("interruptible", listed.interruptible)):
+            table = torch.zeros(CHARACTERS * ACTIONS)
+            table[move] = torch.from_numpy(ages.astype(np.float32))
+            self.register_buffer(name, table, persistent=False)
 
     def numbers(self, state: Named, past: Past, match: Tensor, controllers: Tensor) -> Tensor:
         """Present state, its past, match (N, M), controllers of the next frame (N, 2, 13) → (N, 2, features)."""
@@ -115,12 +126,14 @@ class Features(nn.Module):
         parts = [torch.stack(columns, dim=-1), *self._controllers(state, past, controllers), self._flags(state)]
         fine = [*self._feet(state, past, match, controllers), *self._shots(state, past), *self._left(state, past)]
         fine += self._stale(state, past) + self._tech(state, past, controllers) + self._carried(state, past)
+        fine += self._seen(state, past) + self._listed(state, past)
         parts.append(torch.stack(fine, dim=-1))
         return torch.cat(parts, dim=-1)
 
     def classes(self, state: Named, past: Past, match: Tensor) -> dict[str, Tensor]:
         """Embedded input → (N, 2) int64."""
-        move = state["character"] * ACTIONS + state["action"]
+        move = self.known_move(state["character"], state["action"])
+        rows = self._rows(state, past)
         age = (state["state_age"] + 1.001).clamp(0, AGES - 1).int()
         own = {
             "self_move": move,
@@ -133,14 +146,20 @@ class Features(nn.Module):
             "self_ground": state["ground"].clamp(max=63),
             "self_last_attack": state["last_attack"].clamp(max=63),
             "self_jumps": state["jumps"].clamp(max=7),
-            **self._rows(state, past),
+            "self_row": self.tables.vector(rows["self_row"]),
+            "self_run_row": self.tables.vector(rows["self_run_row"], run=True),
+            "self_following": self.tables.of("following")[rows["self_row"]],
+            "self_run_following": self.tables.of("run_following")[rows["self_run_row"]],
         }
-        own["self_following"] = self.tables.following[own["self_row"]]
-        own["self_run_following"] = self.tables.run_following[own["self_run_row"]]
         both = ("move", "action", "character", "age", "row")
         other = {f"other_{name}": own[f"self_{name}"].flip(1) for name in both}
         found = {**own, **other, "stage": stage_of(match)[:, None].expand(-1, 2)}
         return {e.name: found[e.name].long() for e in EMBEDDED}
+
+    def known_move(self, character: Tensor, action: Tensor) -> Tensor:
+        """Row of a move (N, 2) in an embedding of moves; 0 for one that was never seen."""
+        move = (character * ACTIONS + action).long()
+        return torch.where(self.tables.of("known")[self.tables.move(character, action)], move, torch.zeros_like(move))
 
     def _rows(self, state: Named, past: Past) -> Named:
         """Rows of the tables by the present age of the move and by the frames that it has lasted, (N, 2)."""
@@ -191,7 +210,7 @@ class Features(nn.Module):
         columns.append((state["state_age"] - past.last["state_age"]).clamp(-2.0, 3.0))
         columns.append((past.last["hitlag"] > 0).float())
         rows = self._rows(state, past)
-        for odds in (self.tables.odds[rows["self_row"]], self.tables.run_odds[rows["self_run_row"]]):
+        for odds in (self.tables.of("odds")[rows["self_row"]], self.tables.of("run_odds")[rows["self_run_row"]]):
             ends = odds[..., 0]
             columns += [ends, (ends > 0.5).float(), (ends > 0.98).float(), (ends / 0.05).clamp(max=1.0), odds[..., 1]]
         return columns
@@ -199,7 +218,7 @@ class Features(nn.Module):
     def _usual(self, state: Named, past: Past) -> tuple[Tensor, Tensor]:
         """Position change along x (not mirrored) and y that is the commonest if the action goes on, (N, 2) each."""
         rate = pace(state, past)
-        usual = self.tables.moves[self.tables.row(state["character"], state["action"], state["state_age"] + rate)]
+        usual = self.tables.of("moves")[self.tables.row(state["character"], state["action"], state["state_age"] + rate)]
         x, y = (torch.nan_to_num(usual[..., MOVE_COLUMNS.index(name)], 0.0) for name in ("x.change", "y.change"))
         return x * state["facing"].float(), y
 
@@ -244,9 +263,9 @@ class Features(nn.Module):
         facing = state["facing"].float()
         rate = pace(state, past)
         free = (past.numbers["since_airborne"] >= FEET_LOCKED).float() * state["airborne"].float()
-        feet = self.tables.feet[self.tables.row(character, action, state["state_age"])] * free
+        feet = self.tables.of("feet")[self.tables.row(character, action, state["state_age"])] * free
         free = (past.numbers["since_airborne"] + 1 >= FEET_LOCKED).float() * state["airborne"].float()
-        next_feet = self.tables.feet[self.tables.row(character, action, state["state_age"] + rate)] * free
+        next_feet = self.tables.of("feet")[self.tables.row(character, action, state["state_age"] + rate)] * free
         vx, vy = state["self_x_air"], state["self_y"]
         kx, ky = state["knockback_x"], state["knockback_y"]
         fall = torch.maximum(vy - self.gravity[character], -self.terminal[character])
@@ -290,8 +309,7 @@ class Features(nn.Module):
 
     def _left(self, state: Named, past: Past) -> list[Tensor]:
         """What is left of the move: ages, and frames at its present pace."""
-        move = (state["character"] * ACTIONS + state["action"]).long()
-        lasts = self.tables.lasts[move]
+        lasts = self.tables.of("lasts")[self.tables.move(state["character"], state["action"])]
         rate = pace(state, past, 10.0)
         left = torch.where(lasts.isnan(), torch.zeros_like(rate), lasts - state["state_age"])
         frames = left / rate.clamp(min=0.05)
@@ -321,6 +339,21 @@ class Features(nn.Module):
         columns = []
         for x, y in ((along * facing, up), (along.flip(1) * facing, up.flip(1))):
             columns += [*scaled(x, CARRIED), *scaled(y, CARRIED)]
+        return columns
+
+    def _seen(self, state: Named, past: Past) -> list[Tensor]:
+        """How often the rows of the tables were seen."""
+        rows = self._rows(state, past)
+        return [self.tables.of("seen")[rows["self_row"]] / 16, self.tables.of("run_seen")[rows["self_run_row"]] / 16]
+
+    def _listed(self, state: Named, past: Past) -> list[Tensor]:
+        """What is left of the move until it ends, and until it may be interrupted, as frame data list it."""
+        move = (state["character"] * ACTIONS + state["action"]).long()
+        columns = []
+        for table in (self.ends, self.interruptible):
+            listed = table[move]
+            left = torch.where(listed > 0, listed - state["state_age"], torch.zeros_like(state["state_age"]))
+            columns += [(listed > 0).float(), *scaled(left, (20.0, 3.0)), (left < 0).float()]
         return columns
 
     def _hits(self, state: Named, past: Past) -> list[Tensor]:

@@ -8,6 +8,8 @@ character F1 0.77 of hits, by those of a move 0.80, of a move and age 0.804, by 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -65,6 +67,8 @@ class Strikes(nn.Module):
     shape: Tensor
     """(3,): steepness of the odds, 1/unit; share of a hitbox's listed radius; by how much the place where a hitbox was
     on the frame before counts as further away, units."""
+    folds: dict[str, Tensor]
+    """As those of MoveTables."""
 
     def __init__(self, rows: int = 1) -> None:
         super().__init__()
@@ -77,21 +81,34 @@ class Strikes(nn.Module):
         self.register_buffer("bubble", torch.tensor(BUBBLE).repeat(CHARACTERS, 1))
         self.register_buffer("bias", torch.zeros(CHARACTERS * ACTIONS))
         self.register_buffer("shape", torch.tensor([1.0, 1.0, 1.0]))
+        self.folds = {}
+
+    def told_apart(self, parts: Sequence[Strikes], rows: Sequence[Tensor]) -> None:
+        """As MoveTables.told_apart; `rows` are those of the parts."""
+        others = [part.body_row[row] for part, row in zip(parts, rows, strict=True)]
+        self.folds = {"body_row": torch.cat([self.body_row, *others])}
+        for name in ("body", "bias"):
+            self.folds[name] = torch.cat([getattr(part, name) for part in (self, *parts)])
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
         if f"{prefix}body_row" in state_dict:
             self.body_row = torch.empty_like(state_dict[f"{prefix}body_row"])
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
-    def forward(self, state: Named, row: Tensor, action: Tensor, age: Tensor, spent: Tensor) -> Tensor:
+    def forward(
+        self, state: Named, row: Tensor, action: Tensor, age: Tensor, spent: Tensor, fold: Tensor | None = None
+    ) -> Tensor:
         """State and row of the tables (N, 2); next action and age, and whether that has hit already (N, 2) → numbers
-        about each fighter striking the other, (N, 2, COLUMNS)."""
+        about each fighter striking the other, (N, 2, COLUMNS). `fold`: that of MoveTables."""
         move = (state["character"] * ACTIONS + action).long()
         free = (state["hitlag"] <= 1).float()
         vx, vy = velocity(state)
         x, y, facing = state["x"] + vx * free, state["y"] + vy * free, state["facing"].float()
         now, before = self._boxes(move, age)
-        body = self.body[(state["character"] * ACTIONS + state["action"]).long()] + self.body_row[row]
+        stands = (state["character"] * ACTIONS + state["action"]).long()
+        told = {"body": self.body, "body_row": self.body_row, "bias": self.bias} if fold is None else self.folds
+        shift = 0 if fold is None else fold * len(self.body)
+        body = told["body"][stands + shift] + told["body_row"][row]
         bubble = shrunk(self.bubble[state["character"].long()], state["shield"])
         grabs = (action == GRABS[0]) | (action == GRABS[1])
         shields = torch.stack([state["action"] == a for a in SHIELDS]).any(dim=0) & ~grabs.flip(1)
@@ -99,7 +116,7 @@ class Strikes(nn.Module):
         ahead = (x.flip(1) - x) * facing
         turned = facing * facing.flip(1)
         up, shape = y.flip(1) - y, self.shape.unbind()
-        logit = self._logit(now, before, move, ahead, up, turned, body.flip(1), self.bias, *shape)
+        logit = self._logit(now, before, move + shift, ahead, up, turned, body.flip(1), told["bias"], *shape)
         active = (now[..., 2] > 0).any(dim=-1) & (ahead.abs() < NEAR)
         logit = torch.where(active, logit, torch.full_like(logit, NEVER))
         fresh = (~spent).float()

@@ -5,6 +5,8 @@ Quantities along x are mirrored by the facing before the step: positive is ahead
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -21,7 +23,9 @@ CHARACTERS, ACTIONS = FIELD["character"].classes or 0, FIELD["action"].classes o
 AGES = 120
 """Ages of a move beyond this share a row."""
 SEEN = 5
-"""A row is kept if it was seen so often."""
+"""What was seen so often is told."""
+KEPT = 8
+"""Rows are kept to the last age that was seen so often."""
 GRID = 1e4
 """Values are counted as equal on a grid of one part in so many."""
 MIRRORED = ("self_x_air", "self_x_ground", "knockback_x", "x")
@@ -42,8 +46,14 @@ RUN_SHARE = 0.4
 """A run gains this share of a dash's acceleration."""
 HOLDS = ("grabbed", "thrown", "captured")
 LEDGE_ACTIONS = tuple(range(252, 264))
-SIZED = ("moves", "held", "spin", "feet", "odds", "following", "run_odds", "run_following")
-"""Buffers whose length follows from the games."""
+BY_AGE = ("moves", "held", "spin", "feet", "odds", "following", "seen")
+BY_RUN = ("run_odds", "run_following", "run_seen")
+BY_MOVE = ("lasts", "known")
+"""Buffers with a row for each age of a move, each number of frames in it, each move; the first two are as long as the
+games make them."""
+SIZED = (*BY_AGE, *BY_RUN, "vectors", "run_vectors")
+KNOWN = 4
+"""Level of `seen` from which a row has a vector of its own: fifteen frames."""
 SLOWED = ("speed_air.change", "speed_ground.change", "length.change")
 JUMP_SQUAT, JUMPS, AIR_JUMPS = 24, (25, 26), (27, 28)
 FEET_LOCKED = 9
@@ -109,11 +119,23 @@ class MoveTables(nn.Module):
     """(rows, 2): share of frames after which a move ends at this age, and of the commonest next action in those."""
     following: Tensor
     """(rows,): that action."""
+    seen: Tensor
+    """(rows,): on how many frames n, as ⌊log₂(1 + n)⌋."""
+    vectors: Tensor
+    """(rows,): which vector of an embedding is a row's; those that were seen too seldom share the first."""
+    known: Tensor
+    """(characters · actions,): whether the move was seen."""
     run_first: Tensor
     """(characters · actions,): as `first`, of rows by the frames for which an action has lasted."""
     run_count: Tensor
     run_odds: Tensor
     run_following: Tensor
+    run_seen: Tensor
+    run_vectors: Tensor
+    folds: dict[str, Tensor]
+    """While training: the tables, and after them those that were measured without each fold of the games, by name."""
+    fold: Tensor | None
+    """While training: which of these a match is told, (N, 1) int64; 0 is the whole."""
 
     def __init__(self, rows: int = 1, run_rows: int = 1) -> None:
         super().__init__()
@@ -148,6 +170,10 @@ class MoveTables(nn.Module):
         for name, size in (("", rows), ("run_", run_rows)):
             self.register_buffer(f"{name}odds", torch.zeros(size, 2))
             self.register_buffer(f"{name}following", torch.zeros(size, dtype=torch.int64))
+            self.register_buffer(f"{name}seen", torch.zeros(size))
+            self.register_buffer(f"{name}vectors", torch.zeros(size, dtype=torch.int64))
+        self.register_buffer("known", torch.zeros(moves, dtype=torch.bool))
+        self.folds, self.fold = {}, None
         self.launches = Launches()
         self.strikes = Strikes(rows)
 
@@ -158,26 +184,68 @@ class MoveTables(nn.Module):
                 setattr(self, name, torch.empty_like(state_dict[f"{prefix}{name}"]))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
+    def of(self, name: str) -> Tensor:
+        """The buffer that rows, or for BY_MOVE moves, are rows of."""
+        return getattr(self, name) if self.fold is None else self.folds[name]
+
     def row(self, character: Tensor, action: Tensor, age: Tensor) -> Tensor:
-        """(N, 2) each → row of `moves`, (N, 2) int64."""
+        """(N, 2) each → row of the buffers BY_AGE, (N, 2) int64."""
         move = (character * ACTIONS + action).long()
         index = (age + 1.001).floor().clamp(0, AGES - 1).long()
         inside = index < self.count[move]
-        return torch.where(inside, self.first[move] + index, torch.zeros_like(index))
+        return self._in_fold(torch.where(inside, self.first[move] + index, torch.zeros_like(index)), self.moves)
 
     def run_row(self, character: Tensor, action: Tensor, frames: Tensor) -> Tensor:
-        """(N, 2) each → row of `run_odds` for an action that has lasted `frames`, (N, 2) int64."""
+        """(N, 2) each → row of the buffers BY_RUN for an action that has lasted `frames`, (N, 2) int64."""
         move = (character * ACTIONS + action).long()
         index = frames.float().clamp(0, AGES - 1).long()
         inside = index < self.run_count[move]
-        return torch.where(inside, self.run_first[move] + index, torch.zeros_like(index))
+        return self._in_fold(torch.where(inside, self.run_first[move] + index, torch.zeros_like(index)), self.run_odds)
+
+    def move(self, character: Tensor, action: Tensor) -> Tensor:
+        """(N, 2) each → row of the buffers BY_MOVE, (N, 2) int64."""
+        return self._in_fold((character * ACTIONS + action).long(), self.lasts)
+
+    def vector(self, row: Tensor, run: bool = False) -> Tensor:
+        """Rows by age, or by frames in the action, (N, 2) → rows of their embedding, (N, 2)."""
+        vectors = self.run_vectors if run else self.vectors
+        if self.fold is None:
+            return vectors[row]
+        seen = self.folds["run_seen" if run else "seen"][row] >= KNOWN
+        return torch.where(seen, vectors[row % len(vectors)], torch.zeros_like(row))
+
+    def move_folds(self, device: torch.device) -> None:
+        for owner in (self, self.strikes):
+            owner.folds = {name: table.to(device) for name, table in owner.folds.items()}
+
+    def _rows_in(self, part: MoveTables, first: str, count: str) -> Tensor:
+        """Row of the same move and age of other tables, for each row of these; 0 where it has none."""
+        move = torch.arange(len(self.count)).repeat_interleave(getattr(self, count))
+        age = torch.arange(len(move)) + 1 - getattr(self, first)[move]
+        inside = age < getattr(part, count)[move]
+        row = torch.where(inside, getattr(part, first)[move] + age, torch.zeros_like(age))
+        return torch.cat([row.new_zeros(1), row])
+
+    def _in_fold(self, row: Tensor, table: Tensor) -> Tensor:
+        return row if self.fold is None else row + self.fold * len(table)
+
+    def told_apart(self, parts: Sequence[MoveTables]) -> None:
+        """Sets `folds`: these tables, and the parts', each of which was measured without a fold of the games."""
+        rows = [self._rows_in(part, "first", "count") for part in parts]
+        run_rows = [self._rows_in(part, "run_first", "run_count") for part in parts]
+        for names, found in ((BY_AGE, rows), (BY_RUN, run_rows)):
+            for name in names:
+                others = [getattr(part, name)[row] for part, row in zip(parts, found, strict=True)]
+                self.folds[name] = torch.cat([getattr(self, name), *others])
+        for name in BY_MOVE:
+            self.folds[name] = torch.cat([getattr(part, name) for part in (self, *parts)])
+        self.strikes.told_apart([part.strikes for part in parts], rows)
 
     @torch.no_grad()
-    def measure(self, dataset: Dataset, games: list[int], limit: int = 500) -> None:
-        """Fills the tables from `games` of a dataset, at most `limit` of them, evenly taken."""
-        chosen = games if len(games) <= limit else [games[int(i)] for i in np.linspace(0, len(games) - 1, limit)]
+    def measure(self, dataset: Dataset, games: list[int]) -> None:
+        """Fills the tables from `games` of a dataset."""
         steps, nears = [], []
-        for game in chosen:
+        for game in games:
             columns = dataset.columns(game)
             steps.append(_steps(columns, _edge(int(dataset.stage[game]))))
             nears.append(near_of_game(columns, self.strikes))
@@ -197,8 +265,8 @@ class MoveTables(nn.Module):
     def _measure_moves(self, step: dict[str, np.ndarray]) -> None:
         index = np.clip(np.floor(step["state_age"] + 1.001), 0, AGES - 1).astype(np.int64)
         key = step["move"] * AGES + index
-        seen = np.bincount(key, minlength=CHARACTERS * ACTIONS * AGES) >= SEEN
-        ages = seen.reshape(-1, AGES)
+        visits = np.bincount(key, minlength=CHARACTERS * ACTIONS * AGES)
+        ages, seen = (visits >= KEPT).reshape(-1, AGES), visits >= SEEN
         count = np.where(ages.any(axis=1), AGES - ages[:, ::-1].argmax(axis=1), 0)
         first = np.cumsum(count) - count + 1
         holder = step["other_move"] * AGES + np.clip(np.floor(step["other_age"] + 1.001), 0, AGES - 1).astype(np.int64)
@@ -209,8 +277,9 @@ class MoveTables(nn.Module):
             for i, name in enumerate(names):
                 chosen = slice(None) if mask is None else mask
                 rows, values = _oftenest(keys[chosen], step[name][chosen])
-                keep = seen[rows]
-                move, age = np.divmod(rows[keep], AGES)
+                move, age = np.divmod(rows, AGES)
+                keep = seen[rows] & (age < count[move])
+                move, age = move[keep], age[keep]
                 found[first[move] + age, i] = values[keep]
             setattr(self, table, torch.from_numpy(found))
         self.first, self.count = torch.from_numpy(first), torch.from_numpy(count)
@@ -287,16 +356,18 @@ class MoveTables(nn.Module):
     def _measure_odds(self, step: dict[str, np.ndarray]) -> None:
         ends, followed = ~step["same"], step["action"].astype(np.int64)
         row = self._rows(step["move_before"], step["age_before"])
-        self.odds, self.following = _odds(row, ends, followed, len(self.moves))
+        self.odds, self.following, self.seen = _odds(row, ends, followed, len(self.moves))
+        self.vectors, self.known = _numbered(self.seen >= KNOWN), self.count > 0
         run = np.clip(step["frames_in_action"], 0, AGES - 1).astype(np.int64)
-        seen = np.bincount(step["move_before"] * AGES + run, minlength=CHARACTERS * ACTIONS * AGES) >= SEEN
+        seen = np.bincount(step["move_before"] * AGES + run, minlength=CHARACTERS * ACTIONS * AGES) >= KEPT
         lasts = seen.reshape(-1, AGES)
         count = np.where(lasts.any(axis=1), AGES - lasts[:, ::-1].argmax(axis=1), 0)
         first = np.cumsum(count) - count + 1
         self.run_first, self.run_count = torch.from_numpy(first), torch.from_numpy(count)
         inside = run < count[step["move_before"]]
         row = np.where(inside, first[step["move_before"]] + run, 0)
-        self.run_odds, self.run_following = _odds(row, ends, followed, 1 + int(count.sum()))
+        self.run_odds, self.run_following, self.run_seen = _odds(row, ends, followed, 1 + int(count.sum()))
+        self.run_vectors = _numbered(self.run_seen >= KNOWN)
 
     def _rows(self, move: np.ndarray, age: np.ndarray) -> np.ndarray:
         """`row` of moves at ages (P,) while tables are measured."""
@@ -427,16 +498,24 @@ def commonest(
     return (rows[keep], rank[keep]), value[where[keep]].astype(np.float32), counts[keep]
 
 
-def _odds(row: np.ndarray, ends: np.ndarray, followed: np.ndarray, rows: int) -> tuple[Tensor, Tensor]:
-    """Row, whether the action ends, and the next action (P,) → odds (rows, 2) and following (rows,)."""
-    seen = np.maximum(np.bincount(row, minlength=rows), 1)
+def _odds(row: np.ndarray, ends: np.ndarray, followed: np.ndarray, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Row, whether the action ends, and the next action (P,) → odds (rows, 2), following and seen (rows,)."""
+    visits = np.bincount(row, minlength=rows)
+    seen = np.maximum(visits, 1)
     ended = np.bincount(row[ends], minlength=rows)
     (at, _), action, counts = commonest(np.stack([row[ends]] * 2), followed[ends].astype(np.float32), 1, grid=1.0)
     odds, following = np.zeros((rows, 2), np.float32), np.zeros(rows, np.int64)
     odds[:, 0] = ended / seen
     odds[at, 1] = counts / np.maximum(ended[at], 1)
     following[at] = action.astype(np.int64)
-    return torch.from_numpy(odds), torch.from_numpy(following)
+    level = np.floor(np.log2(1 + visits)).astype(np.float32)
+    level[0] = 0
+    return torch.from_numpy(odds), torch.from_numpy(following), torch.from_numpy(level)
+
+
+def _numbered(chosen: Tensor) -> Tensor:
+    """1, 2, … for those that are chosen, 0 for the others."""
+    return torch.where(chosen, chosen.cumsum(dim=0), torch.zeros(1, dtype=torch.int64))
 
 
 def _mode(value: np.ndarray) -> float:

@@ -157,9 +157,9 @@ class OwnFrameNetwork(nn.Module):
         with self._precision(h):
             return self.action(self.norm(h)).float()
 
-    def chosen(self, character: Tensor, action: Tensor) -> Tensor:
-        """Vectors of the chosen moves (N, 2) and of the other fighter's actions, (N, 2, MOVE + ACTION)."""
-        return torch.cat([self.move((character * ACTIONS + action).long()), self.other(action.flip(1).long())], dim=-1)
+    def chosen(self, move: Tensor, action: Tensor) -> Tensor:
+        """Vectors of the chosen moves and of the other fighter's actions (N, 2) → (N, 2, MOVE + ACTION)."""
+        return torch.cat([self.move(move), self.other(action.flip(1).long())], dim=-1)
 
     def stage(self, stage: str, h: Tensor, given: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """One later stage: (N, 2, width) → the same, and its heads by name, (N, 2, outputs) float32."""

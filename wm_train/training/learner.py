@@ -13,7 +13,7 @@ from wm_train.dynamics.exact import ExactCore, Frames, own_frames
 from wm_train.dynamics.step import WorldModel
 from wm_train.training.importance import important
 from wm_train.training.losses import weighted
-from wm_train.training.whole_games import Unroll
+from wm_train.training.whole_games import FOLD, Unroll
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Learner:
         assert isinstance(core, ExactCore)
         core.network.amp = device.type == "cuda" or torch.backends.cpu.get_cpu_capability() == "AVX512"
         self.model, self.core, self.settings, self.device = model.to(device).train(), core, settings, device
+        core.tables.move_folds(device)
         rate = settings.learning_rate if learning_rate is None else learning_rate
         self.optimiser = torch.optim.AdamW(model.parameters(), rate, weight_decay=settings.weight_decay, fused=True)
         self._learn = torch.compile(core.learn, dynamic=False) if settings.compile else core.learn
@@ -48,7 +49,10 @@ class Learner:
     def gradients(self, window: Unroll, phase: Phase, rng: torch.Generator) -> Gradients:
         """Leaves clipped gradients in the weights; the step itself is the optimiser's."""
         frames, weight = self.worth_learning(window, phase, rng)
-        parts = self._learn(frames, weight, phase.told)
+        torch.manual_seed(rng.initial_seed())
+        self.core.tables.fold = frames.carry.get(FOLD)
+        parts = self._learn(frames, weight, phase.told, self.settings.vector_dropout)
+        self.core.tables.fold = None
         loss = weighted(parts, self.core.weights)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()

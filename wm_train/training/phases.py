@@ -20,6 +20,7 @@ from wm_train.training.begin import check_possible, check_same, prepare, start
 from wm_train.training.checkpoint import build_model, load_weights, save_checkpoint
 from wm_train.training.curves import draw
 from wm_train.training.data import prefetch, split_games
+from wm_train.training.folds import measure_folds
 from wm_train.training.interrupt import Interrupt
 from wm_train.training.judge import Rollouts
 from wm_train.training.learner import Learner, check_phases
@@ -34,7 +35,7 @@ JUDGED_EVERY = 600
 LOGGED_EVERY = 100
 FLOOR = 0.005
 """Share of the learning rate that is left at the last step."""
-LAST, BAD = "last.pt", "bad_batch.pt"
+LAST, BAD, FOLDS = "last.pt", "bad_batch.pt", "folds.pt"
 
 
 def train_phases(
@@ -68,6 +69,8 @@ def train_phases(
             core.measure(dataset, train_games)
         if start_from:
             manifest["started_from"] = start(model, start_from, allow_partial, note)
+    if settings.folds:
+        measure_folds(core, dataset, train_games, settings.folds, out / FOLDS)
     learner = Learner(experiment, model, where)
     optimiser = learner.optimiser
     frames = int(dataset.frames[train_games].sum())
@@ -75,7 +78,7 @@ def train_phases(
     taken = plan_whole_games(frames, len(train_games), weights, WholeGames.bytes(frames))
     manifest["memory"] = {"mode": taken.mode, "host": taken.host, "device": taken.device}
     note(taken.line(where))
-    corpus = WholeGames(dataset, train_games)
+    corpus = WholeGames(dataset, train_games, folds=settings.folds)
     rollouts = Rollouts(dataset, held_games, settings.rollouts, settings.long_rollouts, where)
     phases = [phase for phase in settings.phases for _ in range(phase.steps)]
     schedule = torch.optim.lr_scheduler.LambdaLR(

@@ -14,6 +14,8 @@ from wm_runtime.schema import CONTROL_NAMES, FIRST_FRAME, FLOAT_FIELDS, INT_FIEL
 from wm_train.dynamics.memory import CONTROLLERS, NUMBERS, SHOTS, carry_of, remembered
 from wm_train.dynamics.named import Named, named
 
+FOLD = "fold"
+"""In the carry while training: the fold of a match's game, from 1 on."""
 TOGETHER = 64
 """Games whose memory is worked out at the same time."""
 
@@ -50,12 +52,16 @@ class Unroll:
 
 class WholeGames:
     """The frames of `games` as arrays: floats (T, 2, F) float32, ints (T, 2, I) int32, controllers (T, 2, 13) float32,
-    numbers (T, 2, NUMBERS) int16, shots (T, 2, SHOTS) float32; `first` and `frames` say where each game lies."""
+    numbers (T, 2, NUMBERS) int16, shots (T, 2, SHOTS) float32; `first` and `frames` say where each game lies, `fold`
+    in which of `folds` it is, if in any."""
 
-    def __init__(self, dataset: Dataset, games: list[int], on_game: Callable[[int, int], None] | None = None) -> None:
+    def __init__(
+        self, dataset: Dataset, games: list[int], on_game: Callable[[int, int], None] | None = None, folds: int = 0
+    ) -> None:
         self.frames = np.asarray(dataset.frames)[games].astype(np.int64)
         self.first = np.cumsum(self.frames) - self.frames
         self.stage = np.asarray(dataset.stage)[games].astype(np.int32)
+        self.fold = 1 + np.arange(len(games)) % folds if folds else None
         total = int(self.frames.sum())
         self.floats = torch.empty(total, PLAYERS, len(FLOAT_FIELDS))
         self.ints = torch.empty(total, PLAYERS, len(INT_FIELDS), dtype=torch.int32)
@@ -113,5 +119,7 @@ class WholeGames:
         history = self.controllers[now[:, None] - torch.arange(CONTROLLERS - 1, -1, -1)]
         carry = carry_of(before, self.numbers[now - 1].int(), self.shots[now - 1], history)
         carry = {name: value.unflatten(0, (length - 1, len(rows))) for name, value in carry.items()}
+        if self.fold is not None:
+            carry[FOLD] = torch.from_numpy(self.fold[game])[None, :, None].expand(length - 1, -1, 1)
         match = torch.stack([frame.int(), stage], dim=-1)
         return Unroll(self.floats[at], self.ints[at], match, self.controllers[at], carry)
