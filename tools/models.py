@@ -46,10 +46,11 @@ def list_models() -> None:
 
 @app.command()
 def info(model: Annotated[str, typer.Argument(help="Artifact file, or the name of one that ships.")]) -> None:
-    """What an artifact says of itself, as JSON (the list of training games left out)."""
+    """What an artifact says of itself, as JSON (lists of training games and weights left out)."""
     from wm_runtime.artifact import open_artifact
 
-    metadata = dict(open_artifact(model, None).metadata)
+    hidden = ("weights", "weight_types")  # of use to programs alone
+    metadata = {name: value for name, value in open_artifact(model, None).metadata.items() if name not in hidden}
     data = metadata["manifest"]["data"]
     metadata["manifest"] = {
         **metadata["manifest"],

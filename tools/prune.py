@@ -9,7 +9,7 @@ import typer
 
 
 def prune(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of an exact core.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of an exact core, or a model that ships.")],
     config: Annotated[str, typer.Option(help="Experiment of the smaller one, which may also narrow it.")] = "fast",
     dataset: Annotated[Path, typer.Option(help="Dataset whose training games show what matters.")] = Path("data/train"),
     out: Annotated[Path, typer.Option(help="Checkpoint to write; begin with it: mwm train --start-from.")] = Path(

@@ -26,7 +26,7 @@ def train(
     run_name: Annotated[str | None, typer.Option(help="Name of the run; default: the experiment's.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run, instead of SAVE_DIR/RUN_NAME.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in that folder, exactly.")] = False,
-    start_from: Annotated[Path | None, typer.Option(help="Checkpoint whose weights are the beginning.")] = None,
+    start_from: Annotated[Path | None, typer.Option(help="Checkpoint, or shipped model, to begin with.")] = None,
     allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Take what fits of it.")] = False,
     stop_after: Annotated[int | None, typer.Option(min=1, help="Stop after this epoch, to be resumed.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto: the best there is.")] = "auto",

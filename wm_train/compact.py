@@ -101,3 +101,14 @@ def _coded(name: str, where: np.ndarray, values: np.ndarray) -> tuple[list[Tenso
         helper.make_node("Cast", [f"{name}.codes"], [f"{name}.where"], to=TensorProto.INT32),
         helper.make_node("Gather", [f"{name}.values", f"{name}.where"], [name]),
     ]
+
+
+def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    """Every constant of a graph by name, those that `compact` stores in another form as they were."""
+    found = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Cast" and node.input[0] in found:
+            found[node.output[0]] = found[node.input[0]].astype(helper.tensor_dtype_to_np_dtype(node.attribute[0].i))
+        elif node.op_type == "Gather" and not node.attribute and all(name in found for name in node.input):
+            found[node.output[0]] = found[node.input[0]][found[node.input[1]]]
+    return found

@@ -21,6 +21,7 @@ from wm_train.dynamics.core import zeros
 from wm_train.dynamics.step import AUX, WorldModel
 from wm_train.quantize import quantize
 from wm_train.tidy import tidy
+from wm_train.weights import places, types
 
 OPSET = 18
 WARMUP = 64
@@ -71,7 +72,10 @@ def export(model: WorldModel, manifest: dict[str, Any], path: str | Path, whole:
             trunk = getattr(model.core.network, "trunk_weights", [])
             graph = quantize(graph, [weight.T.contiguous().numpy() for weight in trunk], whole)
         graph = compact(tidy(graph))
-    found = {"name": Path(path).stem, "trunk": "int8" if whole is not None else "float32"}
+    found: dict[str, Any] = {"name": Path(path).stem, "trunk": "int8" if whole is not None else "float32"}
+    if whole is None:
+        state = model.state_dict()
+        found |= {"weights": (where := places(state, graph)), "weight_types": types(state, where)}
     write_artifact(path, graph, {**found, **metadata(model, manifest, inputs, outputs)})
 
 

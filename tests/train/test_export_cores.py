@@ -18,7 +18,7 @@ from wm_runtime.starts import Start
 from wm_train.config import Experiment
 from wm_train.dynamics.step import WorldModel
 from wm_train.export import as_shipped, export, zero_carry
-from wm_train.training.checkpoint import load_checkpoint
+from wm_train.training.checkpoint import load_checkpoint, read_checkpoint
 from wm_train.training.trainer import train
 
 GAMES, FRAMES, PAST = 3, 40, 5
@@ -80,6 +80,19 @@ def test_pytorch_and_onnx_agree_fed_back_after_true_frames(trained, truth) -> No
         for name, array in carry.items():
             np.testing.assert_allclose(simulator.carry[name], array.numpy(), rtol=1e-4, atol=1e-4)
     assert np.abs(simulator.state["x"] - states[PAST]["x"]).max() > 0.1
+
+
+def test_the_artifact_gives_its_weights_back(trained) -> None:
+    model, artifact = trained
+    content = read_checkpoint(artifact.path)
+    assert content["manifest"]["experiment"]["name"] == artifact.metadata["manifest"]["experiment"]["name"]
+    state = model.state_dict()
+    assert set(content["model"]) == set(state)
+    for name, value in state.items():
+        assert content["model"][name].dtype == value.dtype, name
+        assert torch.equal(content["model"][name].nan_to_num(-7), value.nan_to_num(-7)), name
+    again, _ = load_checkpoint(artifact.path)
+    assert type(again.core) is type(model.core)
 
 
 def test_a_match_does_not_depend_on_the_others_in_its_batch(trained, truth) -> None:

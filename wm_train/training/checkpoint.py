@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wm_runtime.artifact import models, open_artifact
 from wm_runtime.errors import UserError
 from wm_runtime.schema import field_table_hash
 from wm_train.config import ExactConfig, Experiment
@@ -23,6 +24,7 @@ from wm_train.dynamics.step import WorldModel
 from wm_train.models.frame_stack_mlp import FrameStackMLP
 from wm_train.models.mamba2 import Mamba2Model
 from wm_train.models.residual_mlp import ResidualMLP
+from wm_train.weights import is_artifact, weights_of
 
 LISTED = 6
 """Weights that a message names before it counts the others."""
@@ -63,7 +65,11 @@ def save_checkpoint(path: Path, model: WorldModel, manifest: dict, progress: Map
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint file. Raises UserError for a missing, damaged or foreign one."""
+    """The content of a checkpoint file, or of an artifact that says where its weights are (a file .onnx, or the name of
+    one that ships). Raises UserError for a missing, damaged or foreign one."""
+    if is_artifact(path) or str(path) in models():
+        artifact = open_artifact(path)
+        return {"model": weights_of(artifact), "manifest": artifact.metadata["manifest"]}
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         Experiment(**content["manifest"]["experiment"])
