@@ -20,7 +20,7 @@ from wm_train.compact import constants
 FEW = 64
 """What has so few numbers may be told itself where no constant holds it."""
 Places = dict[str, list]
-"""Name → [constant, whether it lies transposed], or [list of numbers]."""
+"""Name → [constant, whether it lies transposed], [constants of its columns, False], or [list of numbers]."""
 
 
 def places(state: Mapping[str, Tensor], graph: bytes) -> Places:
@@ -33,15 +33,18 @@ def places(state: Mapping[str, Tensor], graph: bytes) -> Places:
     for name, tensor in state.items():
         values = tensor.detach().cpu().numpy()
         for turned in (False, True)[: max(1, values.ndim)]:
-            wanted = values.T if turned else values
-            same = [at for at, constant in by_shape.get(wanted.shape, ()) if _equal(constant, wanted)]
-            if same:
-                found[name] = [same[0], turned]
+            place = _held(values.T if turned else values, by_shape)
+            if place is not None:
+                found[name] = [place, turned]
                 break
         else:
-            if values.size > FEW or (values.dtype.kind == "f" and not np.isfinite(values).all()):
+            columns = [_held(values[:, i], by_shape) for i in range(values.shape[1])] if values.ndim > 1 else [None]
+            if None not in columns:
+                found[name] = [columns, False]
+            elif values.size <= FEW and (values.dtype.kind != "f" or np.isfinite(values).all()):
+                found[name] = [values.tolist()]
+            else:
                 return {}
-            found[name] = [values.tolist()]
     return found
 
 
@@ -54,7 +57,10 @@ def weights_of(artifact: Artifact) -> dict[str, Tensor]:
     held = constants(onnx.load(artifact.path))
     state = {}
     for name, (place, *turned) in metadata["weights"].items():
-        values = held[place] if turned else np.asarray(place)
+        if turned and isinstance(place, list):
+            values = np.stack([held[column] for column in place], axis=1)
+        else:
+            values = held[place] if turned else np.asarray(place)
         kind = np.dtype(metadata["weight_types"][name])
         state[name] = torch.from_numpy(np.array(values.T if any(turned) else values, dtype=kind))
     return state
@@ -67,6 +73,11 @@ def types(state: Mapping[str, Tensor], where: Places) -> dict[str, str]:
 
 def is_artifact(path: str | Path) -> bool:
     return Path(path).suffix == ".onnx"
+
+
+def _held(values: np.ndarray, by_shape: Mapping[tuple[int, ...], list[tuple[str, np.ndarray]]]) -> str | None:
+    """The constant that equals an array."""
+    return next((name for name, constant in by_shape.get(values.shape, ()) if _equal(constant, values)), None)
 
 
 def _equal(constant: np.ndarray, values: np.ndarray) -> bool:

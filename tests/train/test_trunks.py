@@ -176,7 +176,8 @@ class Alone(nn.Module):
 def test_a_trunk_is_exported_in_operators_that_both_engines_have(core: ExactCore, tmp_path: Path) -> None:
     def inputs(matches: int, known: bool) -> tuple[Tensor, ...]:
         memory = [torch.randn(matches, *shape) * known for shape, _ in core.network.memory_layout.values()]
-        classes = torch.randint(2, (matches, PLAYERS, len(core.network.embed)))
+        sizes = torch.tensor([len(embed.weight) for embed in core.network.embed.values()])
+        classes = torch.randint(2, (matches, PLAYERS, len(sizes))).minimum(sizes - 1)
         numbers = torch.randn(matches, PLAYERS, core._count_numbers())
         return numbers, classes, torch.full((matches, 1), not known), *memory
 
