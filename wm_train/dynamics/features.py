@@ -114,19 +114,19 @@ class Features(nn.Module):
 
     def numbers(self, state: Named, past: Past, match: Tensor, controllers: Tensor) -> Tensor:
         """Present state, its past, match (N, M), controllers of the next frame (N, 2, 13) → (N, 2, features)."""
-        fighter = self._fighter(state)
+        fighter, rows = self._fighter(state), self._rows(state, past)
         columns = [
             *fighter,
             *[column.flip(1) for column in fighter],
             *self._relation(state),
-            *self._memory(state, past),
+            *self._memory(state, past, rows),
             *self._contact(state, past, match, controllers),
             *self._hits(state, past),
         ]
         parts = [torch.stack(columns, dim=-1), *self._controllers(state, past, controllers), self._flags(state)]
         fine = [*self._feet(state, past, match, controllers), *self._shots(state, past), *self._left(state, past)]
         fine += self._stale(state, past) + self._tech(state, past, controllers) + self._carried(state, past)
-        fine += self._seen(state, past) + self._listed(state, past)
+        fine += self._seen(rows) + self._listed(state, past)
         parts.append(torch.stack(fine, dim=-1))
         return torch.cat(parts, dim=-1)
 
@@ -198,7 +198,7 @@ class Features(nn.Module):
             facing * facing.flip(1), (dx > 0).float(),
         ]  # fmt: skip
 
-    def _memory(self, state: Named, past: Past) -> list[Tensor]:
+    def _memory(self, state: Named, past: Past, rows: Named) -> list[Tensor]:
         columns = []
         for name in COUNTERS:
             since = past.numbers[name].float()
@@ -209,7 +209,6 @@ class Features(nn.Module):
         columns += [(state["x"] - past.last["x"]) * facing * 0.3, (state["y"] - past.last["y"]) * 0.3]
         columns.append((state["state_age"] - past.last["state_age"]).clamp(-2.0, 3.0))
         columns.append((past.last["hitlag"] > 0).float())
-        rows = self._rows(state, past)
         for odds in (self.tables.of("odds")[rows["self_row"]], self.tables.of("run_odds")[rows["self_run_row"]]):
             ends = odds[..., 0]
             columns += [ends, (ends > 0.5).float(), (ends > 0.98).float(), (ends / 0.05).clamp(max=1.0), odds[..., 1]]
@@ -341,9 +340,8 @@ class Features(nn.Module):
             columns += [*scaled(x, CARRIED), *scaled(y, CARRIED)]
         return columns
 
-    def _seen(self, state: Named, past: Past) -> list[Tensor]:
+    def _seen(self, rows: Named) -> list[Tensor]:
         """How often the rows of the tables were seen."""
-        rows = self._rows(state, past)
         return [self.tables.of("seen")[rows["self_row"]] / 16, self.tables.of("run_seen")[rows["self_run_row"]] / 16]
 
     def _listed(self, state: Named, past: Past) -> list[Tensor]:
