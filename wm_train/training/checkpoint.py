@@ -44,15 +44,18 @@ def build_model(experiment: Experiment) -> WorldModel:
 
 
 def save_checkpoint(path: Path, model: WorldModel, manifest: dict, progress: Mapping[str, Any] | None = None) -> None:
-    """Writes `path` under a temporary name, then renames it: an older checkpoint survives until this one is whole.
-
-    `progress`: what a run that goes on needs beside the weights. Raises UserError where there is no room.
-    """
-    temporary = path.with_name(path.name + ".tmp")
+    """Writes a checkpoint (`save_whole`). `progress`: what a run that goes on needs beside the weights."""
     content: dict[str, Any] = {"model": model.state_dict(), "manifest": manifest}
+    save_whole(path, content if progress is None else {**content, "progress": progress})
+
+
+def save_whole(path: Path, content: Any) -> None:
+    """Writes `path` under a temporary name, then renames it: an older file survives until this one is whole. Raises
+    UserError where there is no room."""
+    temporary = path.with_name(path.name + ".tmp")
     try:
         with open(temporary, "wb") as file:
-            torch.save(content if progress is None else {**content, "progress": progress}, file)
+            torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

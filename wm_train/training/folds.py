@@ -7,7 +7,6 @@ not. So the tables are measured once more without each fold of the games, and th
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -15,6 +14,7 @@ import torch
 from wm_runtime.replays.dataset import Dataset
 from wm_train.dynamics.exact import ExactCore
 from wm_train.dynamics.tables import MoveTables
+from wm_train.training.checkpoint import save_whole
 
 
 def measure_folds(core: ExactCore, dataset: Dataset, games: list[int], folds: int, kept: Path) -> None:
@@ -31,7 +31,5 @@ def measure_folds(core: ExactCore, dataset: Dataset, games: list[int], folds: in
             part = MoveTables()
             part.measure(dataset, [game for i, game in enumerate(games) if i % folds != fold])
             parts.append(part)
-        temporary = kept.with_name(kept.name + ".tmp")
-        torch.save([part.state_dict() for part in parts], temporary)
-        os.replace(temporary, kept)
+        save_whole(kept, [part.state_dict() for part in parts])
     core.tables.told_apart(parts)
