@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wm_runtime.artifact import open_artifact
+from wm_runtime.artifact import Artifact, open_artifact
 from wm_runtime.errors import UserError
 from wm_runtime.facts import ACTION_NAMES, character
 from wm_runtime.replays.dataset import Dataset
@@ -27,7 +27,7 @@ from wm_train.dynamics.named import named
 from wm_train.dynamics.step import WorldModel
 from wm_train.evaluate.quick import Matches, quick_windows
 from wm_train.export import as_shipped, export
-from wm_train.training.checkpoint import load_checkpoint
+from wm_train.training.checkpoint import load_checkpoint, read_checkpoint
 from wm_train.training.importance import important
 from wm_train.training.phases import train_phases
 from wm_train.training.whole_games import Unroll, WholeGames
@@ -389,16 +389,33 @@ def test_training_without_phases_is_refused(dataset: Dataset, tmp_path: Path) ->
         train_phases(experiment(phases=[]), dataset, tmp_path)
 
 
-def test_the_artifact_does_what_the_core_does(trained: Path, dataset: Dataset, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def shipped(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    path = tmp_path_factory.mktemp("shipped") / "tiny.onnx"
+    export(*load_checkpoint(trained / "final.pt"), path)
+    return open_artifact(path)
+
+
+def test_the_artifact_does_what_the_core_does(trained: Path, shipped: Artifact, dataset: Dataset) -> None:
     from wm_runtime.simulator import Simulator
     from wm_train.evaluate.rollout import run_model
 
-    model, manifest = load_checkpoint(trained / "final.pt")
-    export(model, manifest, tmp_path / "tiny.onnx")
-    artifact = open_artifact(tmp_path / "tiny.onnx")
+    model, _ = load_checkpoint(trained / "final.pt")
     windows = quick_windows(dataset, 32, history=16)
-    onnx = run_model(Simulator(artifact, len(windows), threads=1), windows, 8).one_step
+    onnx = run_model(Simulator(shipped, len(windows), threads=1), windows, 8).one_step
     pytorch = run_model(Matches(as_shipped(model), len(windows)), windows, 8).one_step
     for name in ("action", "airborne", "ground"):
         assert np.mean(onnx[name] == pytorch[name]) > 0.98, name
     assert np.quantile(np.abs(onnx["x"] - pytorch["x"]), 0.95) < 0.05
+
+
+def test_the_artifact_gives_its_weights_back_to_go_on_from(
+    trained: Path, shipped: Artifact, dataset: Dataset, tmp_path: Path
+) -> None:
+    model, _ = load_checkpoint(trained / "final.pt")
+    weights = read_checkpoint(shipped.path)["model"]
+    for name, value in as_shipped(model).state_dict().items():
+        assert torch.equal(weights[name].nan_to_num(-7), value.nan_to_num(-7)), name
+    train_phases(experiment(phases=[{"steps": 1, "batch_size": 16}]), dataset, tmp_path, start_from=shipped.path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["started_from"]["experiment"]["name"] == "tiny-exact"
