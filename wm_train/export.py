@@ -24,8 +24,9 @@ from wm_train.tidy import tidy
 from wm_train.weights import places, types
 
 OPSET = 18
-WARMUP = 64
-"""True past frames that a start should bring: the frame stack, and the longest time that a rule counts (death)."""
+WARMUP = 123
+"""True past frames that a start should bring: those before control begins, which every start has. The longest time that
+a rule counts (death) is half of that; where Fountain's platforms are shows the longer the oftener."""
 
 
 class _Flat(nn.Module):

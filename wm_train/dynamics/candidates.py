@@ -36,7 +36,7 @@ MIRRORED = ("self_x_air", "self_x_ground", "knockback_x")
 TURN_SHARE = 0.25
 """What turning out of a dash leaves of the speed, before friction."""
 PUSH, WIND = 0.3, 0.2
-"""Units a frame by which fighters who stand in each other push, and by which wind pushes."""
+"""Units a frame by which fighters who stand in each other push, and by which Dream Land's wind blows outward."""
 NUDGE, SHIFT = 6.0, 3.0
 """Reach of smash and automatic directional influence, units at full stick."""
 SHIELDED = 0.66
@@ -225,26 +225,28 @@ class Candidates(nn.Module):
 
     def _drifting(self, v: Tensor, stick: Tensor, character: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Velocity v in the air and the stick (N, 2) → what the stick adds, the speed that it leads to, v after
-        friction, and v a frame later, as near to that speed as it gets."""
+        friction, and v a frame later."""
         drift = _known(self.tables.drift[character], torch.zeros_like(v)[..., None])
         push = stick * drift[..., 0] + stick.sign() * drift[..., 1]
-        top, slowed = stick * self.air_speed[character], _slower(v, self.air_friction[character])
-        towards = torch.where((top - v) * stick > 0, v + push, slowed)
-        return push, top, slowed, torch.where((top - v).abs() <= push.abs(), top, towards)
+        friction = self.air_friction[character]
+        top, slowed = stick * self.air_speed[character], _slower(v, friction)
+        return push, top, slowed, _driven(v, push, top, friction)
 
     def _on_ground(self, v: Tensor, air: Tensor, stick: Tensor, character: Tensor) -> list[Tensor]:
         """Friction, walking, dashing and running from velocity v, all (N, 2)."""
         table = _known(self.tables.ground[character], torch.zeros_like(v)[..., None])
         friction = self.friction[character]
         walk, dash = (stick * table[..., i] + stick.sign() * table[..., i + 1] for i in (0, 2))
-        fastest = stick * table[..., 4]
-        steady = torch.where(stick.abs() > 0.1, stick, torch.ones_like(stick))
-        at_walk = 1 - v / (steady * self.walk[character])
-        at_run = 1 - v / (steady * table[..., 4].clamp(min=0.1))
-        capped = torch.where((fastest - v).abs() <= dash.abs(), fastest, v + dash)
+        fastest, strides = stick * table[..., 4], stick * self.walk[character]
+        of_run, of_walk = (torch.where(top == 0, torch.zeros_like(v), v / _not_0(top)) for top in (fastest, strides))
+        eases = (of_run > 0) & (of_run < 1)
+        run = torch.where(eases, dash * RUN_SHARE * (1 - of_run), dash)
+        gain = torch.where((of_walk > 0) & (of_walk < 1), walk * (1 - of_walk), walk)
+        gain = torch.where(of_walk < 0, 2 * walk, gain)
         return [
-            *_rubbed(v, friction), _slower(v * TURN_SHARE, friction), stick * self.walk[character], air, -v,
-            v + walk * at_walk, v + dash, fastest, v + RUN_SHARE * dash * at_run, capped, v + 0.5 * walk * at_walk,
+            *_rubbed(v, friction), _slower(v * TURN_SHARE, friction), strides, air, -v,
+            _driven(v, gain, strides, friction), v + dash, fastest, _driven(v, run, fastest, friction),
+            _driven(v, dash, fastest, friction), v + 0.5 * walk * (1 - of_walk),
         ]  # fmt: skip
 
     def x(
@@ -276,8 +278,8 @@ class Candidates(nn.Module):
             x + SHIFT * main, x + SHIFT * c, moved + SHIFT * main, moved + SHIFT * c, moved + change,
             x.flip(1) + of_holder, moved.flip(1) + of_holder, x + after["self_x_ground"], x + glide,
             x + step * cosine, x + glide * cosine,
-            moved + PUSH * away, x + PUSH * away, x + glide + PUSH * away, moved + WIND, moved - WIND,
-            x + WIND, x - WIND, -places["edge_stand"] * side, moved + SHIELDED * SHIFT * main,
+            moved + PUSH * away, x + PUSH * away, x + glide + PUSH * away, moved + WIND * side, moved - WIND * side,
+            x + WIND * side, moved + PUSH * away + WIND * side, -places["edge_stand"] * side, moved + SHIELDED * SHIFT * main,
             x + SHIELDED * NUDGE * main,
             moved + glided, moved + glided + PUSH * away, moved + thrown_back, moved + thrown_back + PUSH * away,
         ]  # fmt: skip
@@ -387,6 +389,20 @@ def _left(x: Tensor, y: Tensor) -> Tensor:
     """Share of a knockback (N, 2) that is left a frame later in the air."""
     far = length(x, y)
     return ((far - DECAY) / far).clamp(min=0.0)
+
+
+def _driven(v: Tensor, push: Tensor, top: Tensor, friction: Tensor) -> Tensor:
+    """Velocity v a frame later of who pushes towards `top` (N, 2): by the push, or where that would lead beyond, by
+    friction, and not past it. As the game does in the air, in walks, dashes and runs: measured on 250,000 frames of
+    train and more, 99 % of these and 99.9 % of drifts are so."""
+    forth = torch.where(v + push > top, torch.maximum(v - friction, top), v + push)
+    back = torch.where(v + push < top, torch.minimum(v + friction, top), v + push)
+    return torch.where(top == 0, _slower(v, friction), torch.where(push > 0, forth, back))
+
+
+def _not_0(value: Tensor) -> Tensor:
+    """The value, 1 where it is 0."""
+    return torch.where(value == 0, torch.ones_like(value), value)
 
 
 def _rubbed(v: Tensor, friction: Tensor) -> list[Tensor]:

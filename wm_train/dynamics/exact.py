@@ -242,7 +242,7 @@ class ExactCore(Core):
         h, heads = self.network.stage("struck", h, _rises(before, rise))
         logits |= heads
         stage = stage_of(match)
-        surfaces = self.geometry.surfaces(stage, match[..., M_["frame"]] + 1)
+        surfaces = self.geometry.surfaces(stage, match[..., M_["frame"]] + 1, past.platforms)
         cosine = slope_at(surfaces, before["x"], before["y"])
         if truth is None:
             stun, launched = self._choose(
@@ -395,7 +395,7 @@ class ExactCore(Core):
         rise, stage = after["percent"] - before["percent"], stage_of(match)
         attack = (before["character"] * ACTIONS + after["action"]).flip(1).long()
         fresh, last, rows = self._fresh(past, attack), past.controllers[:, -1], self._three_rows(before, past, after)
-        surfaces = self.geometry.surfaces(stage, match[..., M_["frame"]] + 1)
+        surfaces = self.geometry.surfaces(stage, match[..., M_["frame"]] + 1, past.platforms)
         places, cosine = self.geometry.places(stage), slope_at(surfaces, before["x"], before["y"])
         nothing = dict.fromkeys(VELOCITIES, zero)
         following = self.candidates.following(before, after, cosine)

@@ -18,6 +18,7 @@ from wm_train.dynamics.hitboxes import HitboxDistance
 from wm_train.dynamics.kinematics import length, velocity
 from wm_train.dynamics.memory import CONTROLLERS, COUNTERS, Past, pressed, struck_with
 from wm_train.dynamics.named import Named, bounded
+from wm_train.dynamics.platforms import FOUNTAIN, UNKNOWN, next_heights
 from wm_train.dynamics.stale import freshness
 from wm_train.dynamics.tables import FEET_LOCKED, MOVE_COLUMNS, MoveTables
 from wm_train.encoding import STAGE_VOCABULARY, stage_of
@@ -126,7 +127,7 @@ class Features(nn.Module):
         parts = [torch.stack(columns, dim=-1), *self._controllers(state, past, controllers), self._flags(state)]
         fine = [*self._feet(state, past, match, controllers), *self._shots(state, past), *self._left(state, past)]
         fine += self._stale(state, past) + self._tech(state, past, controllers) + self._carried(state, past)
-        fine += self._seen(rows) + self._listed(state, past)
+        fine += self._seen(rows) + self._listed(state, past) + self._platforms(state, past, match)
         parts.append(torch.stack(fine, dim=-1))
         return torch.cat(parts, dim=-1)
 
@@ -223,7 +224,7 @@ class Features(nn.Module):
 
     def _contact(self, state: Named, past: Past, match: Tensor, controllers: Tensor) -> list[Tensor]:
         stage, frame = stage_of(match), match[..., M_["frame"]]
-        surfaces = self.geometry.surfaces(stage, frame + 1)
+        surfaces = self.geometry.surfaces(stage, frame + 1, past.platforms)
         places = self.geometry.places(stage)
         x, y, facing, character = state["x"], state["y"], state["facing"].float(), state["character"].long()
         vx, vy = velocity(state)
@@ -256,7 +257,7 @@ class Features(nn.Module):
         """Where the feet are and would be in a frame, if the action goes on, falls, or is an air dodge: to a few
         hundredths of a unit; and where a ledge is."""
         stage, frame = stage_of(match), match[..., M_["frame"]]
-        surfaces = self.geometry.surfaces(stage, frame + 1)
+        surfaces = self.geometry.surfaces(stage, frame + 1, past.platforms)
         places = self.geometry.places(stage)
         x, y, character, action = state["x"], state["y"], state["character"].long(), state["action"]
         facing = state["facing"].float()
@@ -353,6 +354,20 @@ class Features(nn.Module):
             left = torch.where(listed > 0, listed - state["state_age"], torch.zeros_like(state["state_age"]))
             columns += [(listed > 0).float(), *scaled(left, (20.0, 3.0)), (left < 0).float()]
         return columns
+
+    def _platforms(self, state: Named, past: Past, match: Tensor) -> list[Tensor]:
+        """Of Fountain's platform on this side of the stage: whether and since when its height is known, how far above
+        it the fighter is, and whether it moves."""
+        heights, known = next_heights(past.platforms, stage_of(match), match[..., M_["frame"]] + 1)
+        right = state["x"] >= 0
+        _, speed, since = past.platforms.unbind(dim=-1)
+        height, speed, since, is_known = (
+            torch.where(right, of[:, 1:], of[:, :1]) for of in (heights, speed, since, known.float())
+        )
+        columns = [is_known, 1 / (1 + since / 30), (since < UNKNOWN).float(), (since / 300).clamp(max=2.0)]
+        columns += [*scaled(state["y"] - height, (10.0, 1.0, 0.1)), speed * 8]
+        on_fountain = (stage_of(match) == FOUNTAIN.id)[:, None].float()
+        return [column * (on_fountain if i in (1, 2, 3) else is_known) for i, column in enumerate(columns)]
 
     def _hits(self, state: Named, past: Past) -> list[Tensor]:
         """Nearness of hitboxes, and whether this action of either has hit already."""

@@ -1,7 +1,7 @@
 """Where the surfaces of a stage are, and how a point lies to them: what decides landing, teetering and ledges.
 
-Surfaces: wm_runtime.facts, the moving platform of Yoshi's Story by its path. Fountain's platforms and a transformed
-Stadium are not in the table: where they are is not recorded.
+Surfaces: wm_runtime.facts, the moving platform of Yoshi's Story by its path, Fountain's where a match has shown them
+(dynamics.platforms). A transformed Stadium is not in the table: where its surfaces are is not recorded.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from wm_runtime.facts import STAGES
+from wm_train.dynamics.platforms import FOUNTAIN, SIDES, next_heights
 
 REST = 0.0001
 """Height of a fighter at rest above its surface, units."""
@@ -62,6 +63,8 @@ class Geometry(nn.Module):
         for stage, surfaces in fixed.items():
             for i, s in enumerate(surfaces):
                 table[stage, i] = torch.tensor([*s.x, *s.y, 0.0 if s.platform else 1.0])
+        assert len(fixed[FOUNTAIN.id]) <= shape[1] - len(SIDES)
+        table[FOUNTAIN.id, -len(SIDES) :, :2] = torch.tensor([side.x for side in SIDES])
         place = torch.tensor([FAR, FAR, -FAR, FAR, FAR, -FAR, 0.0]).repeat(shape[0], 1)
         for stage_ in STAGES:
             zone = stage_.blast
@@ -77,10 +80,19 @@ class Geometry(nn.Module):
         for name, value in (("table", table), ("path", path), ("place", place)):
             self.register_buffer(name, value, persistent=False)
 
-    def surfaces(self, stage: Tensor, frame: Tensor) -> Surfaces:
-        """Stage ids and frame numbers (N,) → the surfaces at that frame."""
+    def surfaces(self, stage: Tensor, frame: Tensor, platforms: Tensor) -> Surfaces:
+        """Stage ids and frame numbers (N,), and the platforms (N, 2, PLATFORMS) of the frame before → the surfaces at
+        that frame. Those that are not known to be anywhere lie at −10⁹."""
         rows = self.table[stage]  # (N, S, 5)
         left, right, y_left, y_right, solid = (rows[:, None, :, i] for i in range(5))
+        height, known = next_heights(platforms, stage, frame)
+        height = torch.where(known, height, torch.full_like(height, -1e9))
+        on_fountain = (stage == FOUNTAIN.id)[:, None, None]
+        fixed = rows.shape[1] - len(SIDES)
+        y_left, y_right = (
+            torch.cat([y[..., :fixed], torch.where(on_fountain, height[:, None], y[..., fixed:])], dim=-1)
+            for y in (y_left, y_right)
+        )
         moving = self.path[torch.remainder(frame, len(self.path)).long()]  # (N, 3)
         last = torch.arange(rows.shape[1], device=stage.device) == rows.shape[1] - 1
         here = (stage == self.path_stage)[:, None, None] & last

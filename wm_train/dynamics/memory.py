@@ -16,6 +16,7 @@ from torch import Tensor
 from wm_runtime.facts import character
 from wm_runtime.schema import C_, CONTROL_NAMES, FIELD, PLAYERS
 from wm_train.dynamics.named import Named
+from wm_train.dynamics.platforms import PLATFORMS, SIDES, unknown, watched
 from wm_train.dynamics.stale import DYING, LOSSES, NEVER, counted
 
 Carry = dict[str, Tensor]
@@ -66,6 +67,7 @@ def carry_layout() -> dict[str, tuple[tuple[int, ...], str]]:
         "last_ints": ((PLAYERS, len(COMPARED_INTS)), "int32"),
         "last_floats": ((PLAYERS, len(COMPARED_FLOATS)), "float32"),
         "shots": ((PLAYERS, len(SHOTS)), "float32"),
+        "platforms": ((len(SIDES), len(PLATFORMS)), "float32"),
         "controllers": ((CONTROLLERS, PLAYERS, len(CONTROL_NAMES)), "float32"),
         "steps": ((1,), "int32"),
     }
@@ -81,6 +83,8 @@ class Past:
     """COMPARED fields of the frame before, (N, 2)."""
     shots: Tensor
     """(N, 2, SHOTS)."""
+    platforms: Tensor
+    """(N, 2, PLATFORMS)."""
     controllers: Tensor
     """(N, CONTROLLERS, 2, 13): those that produced this frame and the ones before, the latest last."""
 
@@ -92,11 +96,12 @@ def recall(carry: Carry, state: Named) -> Past:
     last = {name: carry["last_ints"][..., i] for i, name in enumerate(COMPARED_INTS)}
     last |= {name: carry["last_floats"][..., i] for i, name in enumerate(COMPARED_FLOATS)}
     last = {name: torch.where(fresh, state[name], value) for name, value in last.items()}
-    unknown = beginning(state)
-    numbers = {name: torch.where(fresh, unknown[name], value) for name, value in numbers.items()}
+    first = beginning(state)
+    numbers = {name: torch.where(fresh, first[name], value) for name, value in numbers.items()}
     advanced = advance(numbers, last, state, carry["controllers"][:, -2:])
     numbers = {name: torch.where(fresh, numbers[name], value) for name, value in advanced.items()}
-    return Past(numbers, last, flown(carry["shots"], last, state), carry["controllers"])
+    platforms = watched(torch.where(fresh[..., None], unknown(state), carry["platforms"]), state)
+    return Past(numbers, last, flown(carry["shots"], last, state), platforms, carry["controllers"])
 
 
 _STATES = {"frames_in_action": "action", "since_hurtbox": "hurtbox", "since_airborne": "airborne"}
@@ -105,11 +110,11 @@ _STATES = {"frames_in_action": "action", "since_hurtbox": "hurtbox", "since_airb
 
 def beginning(state: Named) -> Named:
     """NUMBERS of a state of whose past nothing is known."""
-    unknown = {name: torch.full_like(state["action"], 0 if name in _STATES else NEVER) for name in COUNTERS}
+    first = {name: torch.full_like(state["action"], 0 if name in _STATES else NEVER) for name in COUNTERS}
     none = torch.zeros_like(state["action"])
-    unknown |= {"action_1": state["action"], "action_2": state["action"], "since_begun": none}
-    unknown |= {"since_press": none + NEVER, "since_tech": none + NEVER}
-    return {**unknown, "since_struck": none + NEVER, **dict.fromkeys(STRUCK_WITH, none)}
+    first |= {"action_1": state["action"], "action_2": state["action"], "since_begun": none}
+    first |= {"since_press": none + NEVER, "since_tech": none + NEVER}
+    return {**first, "since_struck": none + NEVER, **dict.fromkeys(STRUCK_WITH, none)}
 
 
 def advance(numbers: Named, last: Named, state: Named, controllers: Tensor) -> Named:
@@ -175,36 +180,40 @@ def remember(past: Past, carry: Carry, state: Named, controllers: Tensor) -> Car
     """The carry after a step from `state` with `controllers` (N, 2, 13), those of the next frame."""
     numbers = torch.stack([past.numbers[name] for name in NUMBERS], dim=-1)
     history = torch.cat([past.controllers[:, 1:], controllers[:, None]], dim=1)
-    return {**carry_of(state, numbers, past.shots, history), "steps": (carry["steps"] + 1).clamp(max=LIMIT)}
+    carried = carry_of(state, numbers, past.shots, past.platforms, history)
+    return {**carried, "steps": (carry["steps"] + 1).clamp(max=LIMIT)}
 
 
-def carry_of(state: Named, numbers: Tensor, shots: Tensor, controllers: Tensor) -> Carry:
-    """The carry after a step from `state`: its memory `numbers` (N, 2, NUMBERS) int32 and `shots` (N, 2, SHOTS), and
-    controllers (N, CONTROLLERS, 2, 13) up to those of the next frame."""
+def carry_of(state: Named, numbers: Tensor, shots: Tensor, platforms: Tensor, controllers: Tensor) -> Carry:
+    """The carry after a step from `state`: its memory `numbers` (N, 2, NUMBERS) int32, `shots` (N, 2, SHOTS) and
+    `platforms` (N, 2, PLATFORMS), and controllers (N, CONTROLLERS, 2, 13) up to those of the next frame."""
     return {
         "numbers": numbers,
         "last_ints": torch.stack([state[name] for name in COMPARED_INTS], dim=-1),
         "last_floats": torch.stack([state[name] for name in COMPARED_FLOATS], dim=-1),
         "shots": shots,
+        "platforms": platforms,
         "controllers": controllers,
         "steps": torch.ones((numbers.shape[0], 1), dtype=torch.int32, device=numbers.device),
     }
 
 
 @torch.no_grad()
-def remembered(states: Iterable[Named], controllers: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Frames of N matches, one after the other, and their controllers (T, N, 2, 13) → NUMBERS (N, 2, …) and shots
-    (N, 2, SHOTS) at each."""
+def remembered(states: Iterable[Named], controllers: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Frames of N matches, one after the other, and their controllers (T, N, 2, 13) → NUMBERS (N, 2, …), shots
+    (N, 2, SHOTS) and platforms (N, 2, PLATFORMS) at each."""
     numbers: Named = {}
     last: Named = {}
-    shots = torch.empty(0)
+    shots = platforms = torch.empty(0)
     for t, state in enumerate(states):
         if t == 0:
             numbers = beginning(state)
             shots = torch.zeros((*state["x"].shape, len(SHOTS)))
+            platforms = watched(unknown(state), state)
         else:
             pair = torch.stack([controllers[t - 1], controllers[t]], dim=1)
             numbers = advance(numbers, last, state, pair)
             shots = flown(shots, last, state)
+            platforms = watched(platforms, state)
         last = state
-        yield torch.stack([numbers[name] for name in NUMBERS], dim=-1), shots
+        yield torch.stack([numbers[name] for name in NUMBERS], dim=-1), shots, platforms

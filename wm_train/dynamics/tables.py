@@ -42,6 +42,8 @@ AGE_STARTS, AGE_RATES = 3, 3
 DAMAGES = 6
 """Commonest rises of percent that are kept of an attacker's move."""
 WALKS, DASH, RUN = (15, 16, 17), 20, 21
+USUAL_DASH, MOST_DASH = (0.06, 0.02), 0.3
+"""What a dash gains where it could not be measured, for each unit of stick and beside; more than that is no measure."""
 RUN_SHARE = 0.4
 """A run gains this share of a dash's acceleration."""
 HOLDS = ("grabbed", "thrown", "captured")
@@ -301,7 +303,8 @@ class MoveTables(nn.Module):
             self._measure_ground(step, int(character), free & (step["character"] == character))
 
     def _measure_ground(self, step: dict[str, np.ndarray], character: int, mine: np.ndarray) -> None:
-        """A walk gains (a·stick ± b)·(1 − v / (stick · top)), a dash a·stick ± b, a run a share of it."""
+        """A walk gains (a·stick ± b)·(1 − v / (stick · top)), a dash a·stick ± b, a run a share of it; no faster than
+        stick · top."""
         stick, change = step["stick"], step["self_x_ground.change"]
         speed = step["self_x_ground.value"] - change
         top = physics("walk")
@@ -312,20 +315,17 @@ class MoveTables(nn.Module):
         rest = 1 - speed[walks] / (stick[walks] * top[character])
         near = rest > 0.05
         walk = drift_of(stick[walks][near], change[walks][near] / rest[near])
-        dashes = still & (step["action"] == DASH)
-        dash = drift_of(stick[dashes], change[dashes])
         if walk is not None:
             self.ground[character, :2] = torch.tensor(walk)
-        if dash is None:
+        goes = still & np.isin(step["action"], (DASH, RUN)) & (np.abs(stick) > 0.5)
+        run = _top_speed(stick[goes], step["self_x_ground.value"][goes])
+        if run is None:
             return
-        self.ground[character, 2:4] = torch.tensor(dash)
-        runs = still & (step["action"] == RUN) & (change > 1e-3)
-        gain = RUN_SHARE * (dash[0] * stick[runs] + dash[1])
-        rest = 1 - change[runs] / gain
-        usable = (rest > 0.3) & (rest < 0.99)
-        if usable.sum() >= 20:
-            tops = speed[runs][usable] / (stick[runs][usable] * rest[usable])
-            self.ground[character, 4] = float(np.round(np.median(tops), 3))
+        self.ground[character, 2:] = torch.tensor([*USUAL_DASH, run])
+        gains = still & (step["action"] == DASH) & (change > 1e-3) & (speed + change < stick * run - 2e-3)
+        dash = drift_of(stick[gains], change[gains])
+        if dash is not None and min(dash) > -1e-3 and max(dash) < MOST_DASH:
+            self.ground[character, 2:4] = torch.tensor(dash)
 
     def _measure_ages(self, step: dict[str, np.ndarray]) -> None:
         same, free = step["same"], (step["hitlag"] == 0) & (step["hitlag_before"] == 0)
@@ -522,6 +522,19 @@ def _mode(value: np.ndarray) -> float:
     """The commonest value, to 1e-3."""
     key = np.zeros((2, len(value)), np.int64)
     return float(commonest(key, value, 1, grid=1e3)[1][0])
+
+
+def _top_speed(stick: np.ndarray, speed: np.ndarray) -> float | None:
+    """Sticks and speeds on the ground (P,), mirrored → the ratio of the two that is common to most sticks."""
+    if len(stick) < SEEN:
+        return None
+    ratio, amount = np.rint(1000 * speed / stick).astype(np.int64), np.rint(80 * np.abs(stick)).astype(np.int64)
+    pairs, counts = np.unique(np.stack([ratio, amount], axis=1), axis=0, return_counts=True)
+    pairs = pairs[counts >= 2]
+    ratios, sticks = np.unique(pairs[:, 0], return_counts=True)
+    if len(ratios) == 0 or sticks.max() < 4:
+        return None
+    return float(ratios[sticks.argmax()]) / 1000
 
 
 def _oftenest(key: np.ndarray, value: np.ndarray, grid: float = GRID) -> tuple[np.ndarray, np.ndarray]:

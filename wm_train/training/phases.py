@@ -35,6 +35,8 @@ JUDGED_EVERY = 600
 LOGGED_EVERY = 100
 FLOOR = 0.005
 """Share of the learning rate that is left at the last step."""
+ENTERED_LATE = 0.5
+"""Share of the windows that know of platforms no more than a match that was entered late shows."""
 LAST, BAD, FOLDS = "last.pt", "bad_batch.pt", "folds.pt"
 
 
@@ -94,8 +96,9 @@ def train_phases(
     def batches() -> Iterator[Unroll]:
         for step, phase in enumerate(phases[begun:], start=begun + 1):
             length = phase.frames + 1
-            rows = corpus.draw(phase.batch_size, length, np.random.default_rng((settings.seed, step)))
-            yield corpus.read(rows, length, core.past)
+            rng = np.random.default_rng((settings.seed, step))
+            rows = corpus.draw(phase.batch_size, length, rng)
+            yield corpus.read(rows, length, core.past, forget=rng.random(len(rows)) < ENTERED_LATE)
 
     started = time.perf_counter() - spent
     step, stored_at = begun, time.monotonic()

@@ -13,6 +13,7 @@ from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import CONTROL_NAMES, FIRST_FRAME, FLOAT_FIELDS, INT_FIELDS, PLAYERS
 from wm_train.dynamics.memory import CONTROLLERS, NUMBERS, SHOTS, carry_of, remembered
 from wm_train.dynamics.named import Named, named
+from wm_train.dynamics.platforms import PLATFORMS, SIDES, forgotten
 
 FOLD = "fold"
 """In the carry while training: the fold of a match's game, from 1 on."""
@@ -52,8 +53,8 @@ class Unroll:
 
 class WholeGames:
     """The frames of `games` as arrays: floats (T, 2, F) float32, ints (T, 2, I) int32, controllers (T, 2, 13) float32,
-    numbers (T, 2, NUMBERS) int16, shots (T, 2, SHOTS) float32; `first` and `frames` say where each game lies, `fold`
-    in which of `folds` it is, if in any."""
+    numbers (T, 2, NUMBERS) int16, shots (T, 2, SHOTS) and platforms (T, 2, PLATFORMS) float32; `first` and `frames` say
+    where each game lies, `fold` in which of `folds` it is, if in any."""
 
     def __init__(
         self, dataset: Dataset, games: list[int], on_game: Callable[[int, int], None] | None = None, folds: int = 0
@@ -75,6 +76,7 @@ class WholeGames:
                 on_game(i + 1, len(games))
         self.numbers = torch.zeros((*self.ints.shape[:2], len(NUMBERS)), dtype=torch.int16)
         self.shots = torch.zeros((*self.ints.shape[:2], len(SHOTS)))
+        self.platforms = torch.zeros((total, len(SIDES), len(PLATFORMS)))
         order = np.argsort(self.frames)
         for at in range(0, len(games), TOGETHER):
             self._remember(order[at : at + TOGETHER])
@@ -84,7 +86,7 @@ class WholeGames:
     @staticmethod
     def bytes(frames: int) -> int:
         """What so many frames take."""
-        numbers = 2 * len(NUMBERS) + 4 * len(SHOTS)
+        numbers = 2 * len(NUMBERS) + 4 * len(SHOTS) + 4 * len(PLATFORMS)
         return frames * PLAYERS * (4 * (len(FLOAT_FIELDS) + len(INT_FIELDS) + len(CONTROL_NAMES)) + numbers)
 
     def _remember(self, games: np.ndarray) -> None:
@@ -94,10 +96,11 @@ class WholeGames:
             self.first[games] + np.minimum(np.arange(length)[:, None], self.frames[games] - 1)
         )  # (T, games)
         states = (named(self.floats[row], self.ints[row]) for row in rows)
-        for t, (numbers, shots) in enumerate(remembered(states, self.controllers[rows])):
+        for t, (numbers, shots, platforms) in enumerate(remembered(states, self.controllers[rows])):
             alive = torch.from_numpy(t < self.frames[games])
             self.numbers[rows[t][alive]] = numbers[alive].to(torch.int16)
             self.shots[rows[t][alive]] = shots[alive]
+            self.platforms[rows[t][alive]] = platforms[alive]
 
     def draw(self, count: int, length: int, rng: np.random.Generator) -> np.ndarray:
         """Rows (count,) at which windows of `length` frames begin, every frame from control on as likely as another."""
@@ -107,8 +110,9 @@ class WholeGames:
         game = np.searchsorted(ends, pick, side="right")
         return self._starts[game] + pick - (ends[game] - room[game])
 
-    def read(self, rows: np.ndarray, length: int, past: int = 0) -> Unroll:
-        """Windows of the `length` frames from `rows` (B,) on, and `past` (at most −FIRST_FRAME − 1) before them."""
+    def read(self, rows: np.ndarray, length: int, past: int = 0, forget: np.ndarray | None = None) -> Unroll:
+        """Windows of the `length` frames from `rows` (B,) on, and `past` (at most −FIRST_FRAME − 1) before them.
+        `forget` (B,) bool: windows that know of platforms only what a match shows that was entered late."""
         rows, length = rows - past, length + past
         game = np.searchsorted(self.first, rows, side="right") - 1
         at = torch.from_numpy(rows[None] + np.arange(length)[:, None])  # (L, B)
@@ -117,7 +121,11 @@ class WholeGames:
         now = at[:-1].flatten()
         before = named(self.floats[now - 1], self.ints[now - 1])
         history = self.controllers[now[:, None] - torch.arange(CONTROLLERS - 1, -1, -1)]
-        carry = carry_of(before, self.numbers[now - 1].int(), self.shots[now - 1], history)
+        platforms = self.platforms[now - 1]
+        if forget is not None:
+            late = torch.from_numpy(forget)[None].expand(length - 1, -1).reshape(-1, 1, 1)
+            platforms = torch.where(late, forgotten(platforms), platforms)
+        carry = carry_of(before, self.numbers[now - 1].int(), self.shots[now - 1], platforms, history)
         carry = {name: value.unflatten(0, (length - 1, len(rows))) for name, value in carry.items()}
         if self.fold is not None:
             carry[FOLD] = torch.from_numpy(self.fold[game])[None, :, None].expand(length - 1, -1, 1)

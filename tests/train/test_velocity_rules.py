@@ -1,0 +1,84 @@
+"""What the stick does to a velocity: pushes, speeds that it leads to, and friction, as the game and the tables say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from wm_runtime.facts import character, physics
+from wm_runtime.schema import FIELD
+from wm_train.dynamics.candidates import WIND, Candidates, _driven
+from wm_train.dynamics.tables import DASH, RUN, USUAL_DASH, MoveTables, drift_of
+
+FOX, PEACH = character("FOX").internal_id, character("PEACH").internal_id
+GAIN, BESIDE, TOP = 0.1, 0.02, 1.3
+
+
+@pytest.mark.parametrize(
+    ("v", "push", "top", "friction", "expected"),
+    [
+        (0.5, 0.1, 1.0, 0.02, 0.6),  # on its way
+        (0.95, 0.1, 1.0, 0.02, 1.0),  # arrives
+        (1.05, 0.1, 1.0, 0.02, 1.03),  # too fast: slowed by friction, however near
+        (1.01, 0.1, 1.0, 0.02, 1.0),  # and no further than the top
+        (-0.5, 0.1, 1.0, 0.02, -0.4),  # against its way
+        (-1.05, -0.1, -1.0, 0.02, -1.03),
+        (-0.95, -0.1, -1.0, 0.02, -1.0),
+        (0.5, 0.0, 0.0, 0.02, 0.48),  # no stick
+        (0.01, 0.0, 0.0, 0.02, 0.0),
+    ],
+)
+def test_a_velocity_is_driven_towards_what_the_stick_says(
+    v: float, push: float, top: float, friction: float, expected: float
+) -> None:
+    driven = _driven(*(torch.tensor([[value]]) for value in (v, push, top, friction)))
+    assert driven.item() == pytest.approx(expected, abs=1e-6)
+
+
+def dashes(count: int, fast: float, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Steps of dashes from speeds up to `fast`, by the rule."""
+    stick = rng.integers(30, 81, count) / 80
+    speed = rng.uniform(0, fast, count)
+    driven = _driven(*(torch.from_numpy(of) for of in (speed, GAIN * stick + BESIDE, TOP * stick, 0 * stick + 0.1)))
+    action = np.where(np.arange(count) % 2, DASH, RUN)
+    action[speed < TOP * stick] = DASH  # a run that is not at its top gains a share
+    value = driven.numpy()
+    return {"stick": stick, "action": action, "self_x_ground.value": value, "self_x_ground.change": value - speed,
+            "same_kind": np.ones(count, bool)}  # fmt: skip
+
+
+def test_tables_find_how_a_dash_gains_and_how_fast_it_gets() -> None:
+    tables = MoveTables()
+    tables._measure_ground(dashes(4_000, 1.5, np.random.default_rng(0)), PEACH, np.ones(4_000, bool))
+    assert tables.ground[PEACH, 2:].tolist() == pytest.approx([GAIN, BESIDE, TOP], abs=2e-3)
+
+
+def test_who_was_never_seen_on_the_way_up_dashes_as_usual() -> None:
+    step = dashes(4_000, 1.5, np.random.default_rng(0))
+    at_top = np.abs(step["self_x_ground.value"] - TOP * step["stick"]) < 1e-6
+    tables = MoveTables()
+    tables._measure_ground({name: value[at_top] for name, value in step.items()}, PEACH, np.ones(at_top.sum(), bool))
+    assert tables.ground[PEACH, 2:].tolist() == pytest.approx([*USUAL_DASH, TOP], abs=2e-3)
+    assert drift_of(np.ones(10), np.ones(10)) is None
+
+
+def test_peach_drifts_as_replays_say() -> None:
+    assert physics("air_friction")[PEACH] == pytest.approx(0.005)
+
+
+def test_wind_blows_away_from_the_middle_whichever_way_a_fighter_faces() -> None:
+    tables = MoveTables()
+    candidates = Candidates(tables)
+    zero, whole = torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.int32)
+    state = {name: whole if field.classes else zero for name, field in FIELD.items() if field.role == "state"}
+    state |= {"x": torch.tensor([[-40.0, 30.0]]), "facing": torch.tensor([[1, 1]]), "character": whole + FOX}
+    places = {name: zero[:, :1] for name in ("edge_hang", "edge_stand", "edge_y")}
+    row, pads = torch.zeros(1, 2, dtype=torch.long), torch.zeros(1, 2, 13)
+    of = lambda facing: candidates.x(  # noqa: E731
+        *[{**state, "facing": facing}] * 3, row, row, row, places, torch.ones(1, 2), pads, pads, zero
+    )
+    right, left = (of(torch.tensor([[way, way]])) for way in (1, -1))
+    blown = torch.tensor([[-40.0 - WIND, 30.0 + WIND]])
+    columns = ((right - blown[..., None]).abs() < 1e-5).all(dim=1)
+    assert columns.any() and torch.equal(columns, ((left - blown[..., None]).abs() < 1e-5).all(dim=1))
