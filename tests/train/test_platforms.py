@@ -58,10 +58,11 @@ def heights(platforms: Tensor, stage: int = FOUNTAIN.id, frame: int = LATER) -> 
 
 def test_a_platform_is_where_somebody_stands_on_it_and_stays_there_when_left() -> None:
     height, known = heights(after(19.875))
-    assert height[0] == pytest.approx(19.875) and known == [True, False]
+    assert height[0] == pytest.approx(19.875)
+    assert known == [True, False]
     left = after(19.875, *[None] * 200)
     assert heights(left)[0][0] == pytest.approx(19.875)
-    assert left[0, 0, 2] == 200 and left[0, 1, 2] == UNKNOWN
+    assert left[0, :, 2].tolist() == [200, UNKNOWN]
 
 
 @pytest.mark.parametrize(("pace", "end"), [(SINKS, LOWEST), (RISES, HIGHEST)])
@@ -86,7 +87,8 @@ def test_who_is_held_or_flies_shows_nothing() -> None:
 
 def test_platforms_begin_where_the_facts_say_and_are_on_fountain_alone() -> None:
     height, known = heights(after(None), frame=AT_FIRST - 1)
-    assert height == pytest.approx([side.y[0] for side in SIDES]) and known == [True, True]
+    assert height == pytest.approx([side.y[0] for side in SIDES])
+    assert known == [True, True]
     assert heights(after(19.875), stage=31)[1] == [False, False]
 
 
@@ -101,7 +103,8 @@ def test_a_known_platform_is_a_surface() -> None:
     x, y = torch.tensor([[-35.0, 35.0]]), torch.tensor([[30.0, 30.0]])
     gap, left, right, solid = support(geometry.surfaces(stage, frame, after(19.875)), x, y)
     assert gap[0].tolist() == pytest.approx([30 - 19.875, 30], abs=0.01)
-    assert (left[0, 0], right[0, 0]) == pytest.approx(SIDES[0].x) and solid[0].tolist() == [0, 1]
+    assert [left[0, 0].item(), right[0, 0].item()] == pytest.approx(SIDES[0].x)
+    assert solid[0].tolist() == [0, 1]
 
 
 def test_riders_are_where_the_platform_was_expected(true_games: Dataset) -> None:

@@ -81,4 +81,5 @@ def test_wind_blows_away_from_the_middle_whichever_way_a_fighter_faces() -> None
     right, left = (of(torch.tensor([[way, way]])) for way in (1, -1))
     blown = torch.tensor([[-40.0 - WIND, 30.0 + WIND]])
     columns = ((right - blown[..., None]).abs() < 1e-5).all(dim=1)
-    assert columns.any() and torch.equal(columns, ((left - blown[..., None]).abs() < 1e-5).all(dim=1))
+    assert columns.any()
+    assert torch.equal(columns, ((left - blown[..., None]).abs() < 1e-5).all(dim=1))

@@ -279,8 +279,8 @@ class Candidates(nn.Module):
             x.flip(1) + of_holder, moved.flip(1) + of_holder, x + after["self_x_ground"], x + glide,
             x + step * cosine, x + glide * cosine,
             moved + PUSH * away, x + PUSH * away, x + glide + PUSH * away, moved + WIND * side, moved - WIND * side,
-            x + WIND * side, moved + PUSH * away + WIND * side, -places["edge_stand"] * side, moved + SHIELDED * SHIFT * main,
-            x + SHIELDED * NUDGE * main,
+            x + WIND * side, moved + PUSH * away + WIND * side, -places["edge_stand"] * side,
+            moved + SHIELDED * SHIFT * main, x + SHIELDED * NUDGE * main,
             moved + glided, moved + glided + PUSH * away, moved + thrown_back, moved + thrown_back + PUSH * away,
         ]  # fmt: skip
         held_now = self.tables.of("held")[now_row.flip(1)]

@@ -46,8 +46,8 @@ def unknown(state: Named) -> Tensor:
 
 
 def watched(platforms: Tensor, state: Named) -> Tensor:
-    """Platforms (N, 2, PLATFORMS) of the frame before and the present state → the platforms at present. Surfaces 0 and 1
-    of other stages are watched as well; nobody asks for those."""
+    """Platforms (N, 2, PLATFORMS) of the frame before and the present state → the platforms at present. Surfaces 0 and
+    1 of other stages are watched as well; nobody asks for those."""
     height, speed, since = platforms.unbind(dim=-1)  # (N, platforms)
     stands = (state["airborne"] == 0) & _STANDS.to(height.device)[state["action"].long()]
     number = torch.arange(len(SIDES), device=height.device)[:, None]
