@@ -22,7 +22,7 @@ from wm_train.dynamics.candidates import SCALE, SIZES
 from wm_train.dynamics.exact import ADRIFT, CLASSES, FLAGS, ExactCore, Frames, Settle, base, mirrored, own_frames
 from wm_train.dynamics.hurt import Hurt
 from wm_train.dynamics.launch import SPEED, Launches, hitstun, hurt_level, turned
-from wm_train.dynamics.memory import advance, beginning, flown, recall, remember
+from wm_train.dynamics.memory import advance, beginning, recall, remember
 from wm_train.dynamics.named import named
 from wm_train.dynamics.step import WorldModel
 from wm_train.evaluate.quick import Matches, quick_windows
@@ -127,25 +127,6 @@ def one(**fields: list[float]) -> dict[str, Tensor]:
     floats, ints = (torch.zeros(1, 2, len(names)) for names in (FLOAT_FIELDS, INT_FIELDS))
     state = {**named(floats, ints.int()), "facing": torch.ones(1, 2, dtype=torch.int32)}
     return {**state, **{name: torch.tensor([value]).to(state[name].dtype) for name, value in fields.items()}}
-
-
-def test_a_laser_leaves_flies_and_is_spent_on_who_it_hurts() -> None:
-    falco, fox = (character(name).internal_id for name in ("FALCO", "FOX"))
-    shooting = one(character=[falco, fox], action=[345, 14], state_age=[6, 1], x=[-20, 30], y=[9, 0], facing=[1, -1])
-    waiting = {**shooting, "action": torch.tensor([[29, 14]])}
-    shots = flown(torch.zeros(1, 2, 3), shooting, shooting)
-    assert shots[0].tolist() == [[-15, 9, 5], [0, 0, 0]]
-    for _ in range(3):
-        shots = flown(shots, waiting, waiting)
-    assert shots[0, 0].tolist() == [0, 9, 5]
-    hurt = {**waiting, "percent": torch.tensor([[0.0, 3.0]])}
-    assert flown(shots, waiting, hurt)[0, 0].tolist() == [5, 9, 5]  # hurt far from it, by something else
-    for _ in range(4):
-        shots = flown(shots, waiting, waiting)
-    assert not flown(shots, waiting, hurt).any()
-    for _ in range(60):
-        shots = flown(shots, waiting, waiting)
-    assert not shots.any()
 
 
 def test_a_blow_on_a_shield_costs_it_slides_stops_and_stuns_as_in_the_game(core: ExactCore) -> None:

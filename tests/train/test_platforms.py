@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from wm_runtime.replays.dataset import Dataset
-from wm_runtime.schema import FIRST_FRAME, FLOAT_FIELDS, INT_FIELDS
+from wm_runtime.schema import FIELD, FIRST_FRAME, FLOAT_FIELDS, INT_FIELDS
+from wm_train.dynamics.contact import Contact
 from wm_train.dynamics.geometry import Geometry, support
 from wm_train.dynamics.named import Named, named
 from wm_train.dynamics.platforms import (
@@ -135,3 +136,16 @@ def test_a_corpus_forgets_for_windows_that_were_entered_late(true_games: Dataset
     whole = corpus.read(rows, 3).carry["platforms"][..., 2]
     assert torch.equal(told[:, ~forget], whole[:, ~forget])
     assert (told[:, forget] <= 123).logical_or(told[:, forget] == UNKNOWN).all()
+
+
+def test_who_is_on_a_side_platform_is_on_that_of_its_side() -> None:
+    x, stages = torch.tensor([[-35.0, 35.0]]), torch.tensor([FOUNTAIN.id])
+    state = {name: torch.zeros(1, 2) if field.classes is None else torch.zeros(1, 2, dtype=torch.int32)
+             for name, field in FIELD.items()}  # fmt: skip
+    state |= {"x": x, "y": torch.full((1, 2), 12.0), "action": torch.full((1, 2), WAIT, dtype=torch.int32)}
+    for said in ([0, 0], [1, 1], [1, 0]):
+        state["ground"] = torch.tensor([said], dtype=torch.int32)
+        assert Contact()(state, state, stages)["ground"].tolist() == [[0, 1]]
+    heights = Geometry().surfaces(stages, torch.tensor([LATER]), after(12.0)).heights_here(x)
+    assert heights[0, 0, -2:].tolist() == pytest.approx([12, 12])
+    assert (heights[0, 1, -2:] < -1e8).all()

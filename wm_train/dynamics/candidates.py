@@ -323,7 +323,7 @@ class Candidates(nn.Module):
             moved + SHIFT * main, moved + SHIFT * c, moved + change, y.flip(1) + of_holder, moved.flip(1) + of_holder,
             from_edge,
         ]  # fmt: skip
-        heights = surfaces.height(after["x"]) + REST
+        heights = surfaces.heights_here(after["x"]) + REST
         near = torch.where(heights.abs() < 1e6, heights, y[..., None])
         held_now = self.tables.of("held")[now_row.flip(1)]
         kept = y - y.flip(1) + _known(held[..., 1] - held_now[..., 1], torch.zeros_like(y))

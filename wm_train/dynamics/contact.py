@@ -16,6 +16,7 @@ from wm_runtime.replays.rules import DAMAGE_FLY_ROLL, FOUNTAIN_HEIGHTS, POKEMON_
 from wm_runtime.schema import FIELD
 from wm_train.dynamics.limits import jumps
 from wm_train.dynamics.named import Named
+from wm_train.dynamics.platforms import FOUNTAIN, SIDES
 
 EXACT = 2e-3
 """Who stands so near to a surface's height, units, stands on it, whatever surface was said."""
@@ -97,7 +98,11 @@ class Contact(nn.Module):
         nothing = torch.full_like(exactly, -1, dtype=torch.int32)
         under = torch.where(exactly, ids.expand_as(exactly), nothing).amax(dim=-1)
         known = (after["airborne"] == 0) & (under >= 0)
-        after = {**after, "ground": torch.where(known, under, after["ground"])}
+        ground = torch.where(known, under, after["ground"])
+        left_side, right_side = (side.id for side in SIDES)
+        on_side = (stage == FOUNTAIN.id)[:, None] & ((ground == left_side) | (ground == right_side))
+        its_side = torch.where(after["x"] < 0, left_side, right_side).int()
+        after = {**after, "ground": torch.where(on_side, its_side, ground)}
 
         free = (after["airborne"] == 0) & ~self.held[after["action"].long()]
         stands = free[..., None] & (ids == after["ground"][..., None])

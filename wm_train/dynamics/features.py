@@ -16,6 +16,7 @@ from wm_runtime.schema import AXES, C_, FIELD, M_, VELOCITIES
 from wm_train.dynamics.geometry import Geometry, ceiling, crosses, support
 from wm_train.dynamics.hitboxes import HitboxDistance
 from wm_train.dynamics.kinematics import length, velocity
+from wm_train.dynamics.lasers import nearest
 from wm_train.dynamics.memory import CONTROLLERS, COUNTERS, Past, pressed, struck_with
 from wm_train.dynamics.named import Named, bounded
 from wm_train.dynamics.platforms import FOUNTAIN, UNKNOWN, next_heights
@@ -128,6 +129,7 @@ class Features(nn.Module):
         fine = [*self._feet(state, past, match, controllers), *self._shots(state, past), *self._left(state, past)]
         fine += self._stale(state, past) + self._tech(state, past, controllers) + self._carried(state, past)
         fine += self._seen(rows) + self._listed(state, past) + self._platforms(state, past, match)
+        fine += self._shots_then(state, past)
         parts.append(torch.stack(fine, dim=-1))
         return torch.cat(parts, dim=-1)
 
@@ -294,18 +296,28 @@ class Features(nn.Module):
 
     def _shots(self, state: Named, past: Past) -> list[Tensor]:
         """The other fighter's laser as it comes, and this one's as it flies to the other."""
-        x, y, speed = past.shots.unbind(dim=-1)
-        flies = (speed != 0).float()
-        way = speed.sign()
-        vx, _ = velocity(state)
-        ahead = (state["x"].flip(1) - x) * way
-        then = ahead + (vx.flip(1) - speed) * way
-        above = state["y"].flip(1) - y
-        mine = [flies, flies * way * state["facing"].float()]
-        for distance, scales in ((ahead, (60.0, 15.0)), (then, (60.0, 15.0, 4.0)), (above, (30.0, 10.0, 3.0))):
+        from_x, from_y, speed_x, speed_y = nearest(past.shots, state)
+        flies, speed = ((speed_x != 0) | (speed_y != 0)).float(), length(speed_x, speed_y)
+        way_x, way_y = speed_x / speed, speed_y / speed
+        vx, vy = velocity(state)
+        ahead = from_x * way_x + from_y * way_y
+        then = ahead + vx.flip(1) * way_x + vy.flip(1) * way_y - speed * flies
+        side = torch.where(way_x < 0, -1.0, 1.0)
+        beside = (from_y * way_x - from_x * way_y) * side
+        mine = [flies, way_x * state["facing"].float()]
+        for distance, scales in ((ahead, (60.0, 15.0)), (then, (60.0, 15.0, 4.0)), (beside, (30.0, 10.0, 3.0))):
             mine += [column * flies for column in scaled(distance, scales)]
-        own = flies * way * state["facing"].flip(1).float()
+        own = way_x * state["facing"].flip(1).float()
         return [*mine, *(column.flip(1) for column in [mine[0], own, *mine[2:]])]
+
+    def _shots_then(self, state: Named, past: Past) -> list[Tensor]:
+        """The same lasers: how steep they are, and how far beside the other fighter they will be in a frame."""
+        from_x, from_y, speed_x, speed_y = nearest(past.shots, state)
+        vx, vy = velocity(state)
+        flies = ((speed_x != 0) | (speed_y != 0)).float()
+        to_x, to_y = from_x + (vx.flip(1) - speed_x) * flies, from_y + (vy.flip(1) - speed_y) * flies
+        mine = [speed_y / 7, *scaled(to_x * state["facing"].float(), (8.0,)), *scaled(to_y, (10.0, 3.0))]
+        return [*mine, *(column.flip(1) for column in mine)]
 
     def _left(self, state: Named, past: Past) -> list[Tensor]:
         """What is left of the move: ages, and frames at its present pace."""

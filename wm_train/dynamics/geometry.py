@@ -31,12 +31,22 @@ class Surfaces:
     y_left: Tensor
     y_right: Tensor
     solid: Tensor
+    twins: Tensor
+    """(N, 1): the last two are a left and a right one, which fighters who see no left and right cannot tell apart."""
 
     def height(self, x: Tensor) -> Tensor:
         """Height at x (N, P), held at the ends: (N, P, S)."""
         x = x[..., None]
         slope = (self.y_right - self.y_left) / (self.right - self.left).clamp(min=1e-3)
         return self.y_left + slope * (torch.minimum(torch.maximum(x, self.left), self.right) - self.left)
+
+    def heights_here(self, x: Tensor) -> Tensor:
+        """`height` of points (N, P), but for twins: both are that of the one on the point's side of the stage."""
+        height = self.height(x)
+        rest, left, right = height.split([height.shape[-1] - 2, 1, 1], dim=-1)
+        here = torch.where(x[..., None] >= 0, right, left)
+        twins = self.twins[..., None]
+        return torch.cat([rest, torch.where(twins, here, left), torch.where(twins, here, right)], dim=-1)
 
     def within(self, x: Tensor) -> Tensor:
         """Whether x (N, P) is between the ends: (N, P, S) bool."""
@@ -63,7 +73,7 @@ class Geometry(nn.Module):
         for stage, surfaces in fixed.items():
             for i, s in enumerate(surfaces):
                 table[stage, i] = torch.tensor([*s.x, *s.y, 0.0 if s.platform else 1.0])
-        assert len(fixed[FOUNTAIN.id]) <= shape[1] - len(SIDES)
+        assert len(fixed[FOUNTAIN.id]) <= shape[1] - len(SIDES) == shape[1] - 2
         table[FOUNTAIN.id, -len(SIDES) :, :2] = torch.tensor([side.x for side in SIDES])
         place = torch.tensor([FAR, FAR, -FAR, FAR, FAR, -FAR, 0.0]).repeat(shape[0], 1)
         for stage_ in STAGES:
@@ -100,7 +110,7 @@ class Geometry(nn.Module):
         right = torch.where(here, moving[:, None, None, 1], right)
         y_left = torch.where(here, moving[:, None, None, 2], y_left)
         y_right = torch.where(here, moving[:, None, None, 2], y_right)
-        return Surfaces(left, right, y_left, y_right, solid)
+        return Surfaces(left, right, y_left, y_right, solid, on_fountain[..., 0])
 
     def places(self, stage: Tensor) -> dict[str, Tensor]:
         """Stage ids (N,) → edge_hang, edge_stand, blast_left, … (N, 1) each."""

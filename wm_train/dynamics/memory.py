@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wm_runtime.facts import character
-from wm_runtime.schema import C_, CONTROL_NAMES, FIELD, PLAYERS
+from wm_runtime.schema import C_, CONTROL_NAMES, PLAYERS
+from wm_train.dynamics.lasers import FLYING, SHOTS, flown
 from wm_train.dynamics.named import Named
 from wm_train.dynamics.platforms import PLATFORMS, SIDES, unknown, watched
 from wm_train.dynamics.stale import DYING, LOSSES, NEVER, counted
@@ -47,15 +47,6 @@ COMPARED_INTS, COMPARED_FLOATS = ("action", "hurtbox", "airborne"), (
     "hitlag", "percent", "x", "y", "state_age", "shield", "self_x_ground",
 )  # fmt: skip
 """Fields of the frame before that are kept as they were."""
-SHOTS = ("x", "y", "speed")
-"""What is kept of the laser that a fighter shot last: its place, and its velocity along x, 0 where there is none."""
-LASERS = {"FOX": (7.0, 4, 8.0), "FALCO": (5.0, 6, 5.0)}
-"""Fighter → units a frame of its laser, the age of the shot at which it leaves, and how far ahead. Estimated from 450
-hits on fighters who stood still, train."""
-SHOOTS = (342, 345)
-"""Shooting, on the ground and in the air."""
-SPENT, GONE = 15.0, 250.0
-"""A laser that is so near to who is hurt has hit, and one so far out is gone, units."""
 LEDGE = (252, 253)
 PRESSED = 0.3
 
@@ -66,7 +57,7 @@ def carry_layout() -> dict[str, tuple[tuple[int, ...], str]]:
         "numbers": ((PLAYERS, len(NUMBERS)), "int32"),
         "last_ints": ((PLAYERS, len(COMPARED_INTS)), "int32"),
         "last_floats": ((PLAYERS, len(COMPARED_FLOATS)), "float32"),
-        "shots": ((PLAYERS, len(SHOTS)), "float32"),
+        "shots": ((PLAYERS, FLYING, len(SHOTS)), "float32"),
         "platforms": ((len(SIDES), len(PLATFORMS)), "float32"),
         "controllers": ((CONTROLLERS, PLAYERS, len(CONTROL_NAMES)), "float32"),
         "steps": ((1,), "int32"),
@@ -82,7 +73,7 @@ class Past:
     last: Named
     """COMPARED fields of the frame before, (N, 2)."""
     shots: Tensor
-    """(N, 2, SHOTS)."""
+    """(N, 2, FLYING, SHOTS)."""
     platforms: Tensor
     """(N, 2, PLATFORMS)."""
     controllers: Tensor
@@ -155,27 +146,6 @@ def struck_with(numbers: Named) -> Tensor:
     return torch.stack([numbers[name] for name in STRUCK_WITH], dim=-1)
 
 
-_LASER = torch.zeros(FIELD["character"].classes or 0, 3)
-for _name, _laser in LASERS.items():
-    _LASER[character(_name).internal_id] = torch.tensor(_laser)
-
-
-def flown(shots: Tensor, last: Named, state: Named) -> Tensor:
-    """Lasers (N, 2, SHOTS) of the frame before, that frame's COMPARED fields and the present state → the lasers now."""
-    x, y, speed = shots.unbind(dim=-1)
-    laser = _LASER.to(x.device)[state["character"].long()]
-    shooting = (state["action"] == SHOOTS[0]) | (state["action"] == SHOOTS[1])
-    leaves = shooting & (laser[..., 0] > 0) & (state["state_age"].floor() == laser[..., 1]) & (state["hitlag"] == 0)
-    facing = state["facing"].float()
-    x = x + speed
-    hit = (state["percent"] > last["percent"]).flip(1) & ((x - state["x"].flip(1)).abs() < SPENT)
-    speed = speed.masked_fill(hit | (x.abs() > GONE), 0.0)
-    x = torch.where(leaves, state["x"] + facing * laser[..., 2], x)
-    y = torch.where(leaves, state["y"], y)
-    speed = torch.where(leaves, facing * laser[..., 0], speed)
-    return torch.stack([x, y, speed], dim=-1) * (speed != 0).float()[..., None]
-
-
 def remember(past: Past, carry: Carry, state: Named, controllers: Tensor) -> Carry:
     """The carry after a step from `state` with `controllers` (N, 2, 13), those of the next frame."""
     numbers = torch.stack([past.numbers[name] for name in NUMBERS], dim=-1)
@@ -185,8 +155,8 @@ def remember(past: Past, carry: Carry, state: Named, controllers: Tensor) -> Car
 
 
 def carry_of(state: Named, numbers: Tensor, shots: Tensor, platforms: Tensor, controllers: Tensor) -> Carry:
-    """The carry after a step from `state`: its memory `numbers` (N, 2, NUMBERS) int32, `shots` (N, 2, SHOTS) and
-    `platforms` (N, 2, PLATFORMS), and controllers (N, CONTROLLERS, 2, 13) up to those of the next frame."""
+    """The carry after a step from `state`: its memory `numbers` (N, 2, NUMBERS) int32, `shots` (N, 2, FLYING, SHOTS)
+    and `platforms` (N, 2, PLATFORMS), and controllers (N, CONTROLLERS, 2, 13) up to those of the next frame."""
     return {
         "numbers": numbers,
         "last_ints": torch.stack([state[name] for name in COMPARED_INTS], dim=-1),
@@ -201,14 +171,14 @@ def carry_of(state: Named, numbers: Tensor, shots: Tensor, platforms: Tensor, co
 @torch.no_grad()
 def remembered(states: Iterable[Named], controllers: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Frames of N matches, one after the other, and their controllers (T, N, 2, 13) → NUMBERS (N, 2, …), shots
-    (N, 2, SHOTS) and platforms (N, 2, PLATFORMS) at each."""
+    (N, 2, FLYING, SHOTS) and platforms (N, 2, PLATFORMS) at each."""
     numbers: Named = {}
     last: Named = {}
     shots = platforms = torch.empty(0)
     for t, state in enumerate(states):
         if t == 0:
             numbers = beginning(state)
-            shots = torch.zeros((*state["x"].shape, len(SHOTS)))
+            shots = torch.zeros((*state["x"].shape, FLYING, len(SHOTS)))
             platforms = watched(unknown(state), state)
         else:
             pair = torch.stack([controllers[t - 1], controllers[t]], dim=1)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import CONTROL_NAMES, FIRST_FRAME, FLOAT_FIELDS, INT_FIELDS, PLAYERS
-from wm_train.dynamics.memory import CONTROLLERS, NUMBERS, SHOTS, carry_of, remembered
+from wm_train.dynamics.lasers import FLYING, SHOTS
+from wm_train.dynamics.memory import CONTROLLERS, NUMBERS, carry_of, remembered
 from wm_train.dynamics.named import Named, named
 from wm_train.dynamics.platforms import PLATFORMS, SIDES, forgotten
 
@@ -53,8 +54,8 @@ class Unroll:
 
 class WholeGames:
     """The frames of `games` as arrays: floats (T, 2, F) float32, ints (T, 2, I) int32, controllers (T, 2, 13) float32,
-    numbers (T, 2, NUMBERS) int16, shots (T, 2, SHOTS) and platforms (T, 2, PLATFORMS) float32; `first` and `frames` say
-    where each game lies, `fold` in which of `folds` it is, if in any."""
+    numbers (T, 2, NUMBERS) int16, shots (T, 2, FLYING, SHOTS) and platforms (T, 2, PLATFORMS) float32; `first` and
+    `frames` say where each game lies, `fold` in which of `folds` it is, if in any."""
 
     def __init__(
         self, dataset: Dataset, games: list[int], on_game: Callable[[int, int], None] | None = None, folds: int = 0
@@ -75,7 +76,7 @@ class WholeGames:
             if on_game:
                 on_game(i + 1, len(games))
         self.numbers = torch.zeros((*self.ints.shape[:2], len(NUMBERS)), dtype=torch.int16)
-        self.shots = torch.zeros((*self.ints.shape[:2], len(SHOTS)))
+        self.shots = torch.zeros((*self.ints.shape[:2], FLYING, len(SHOTS)))
         self.platforms = torch.zeros((total, len(SIDES), len(PLATFORMS)))
         order = np.argsort(self.frames)
         for at in range(0, len(games), TOGETHER):
@@ -86,7 +87,7 @@ class WholeGames:
     @staticmethod
     def bytes(frames: int) -> int:
         """What so many frames take."""
-        numbers = 2 * len(NUMBERS) + 4 * len(SHOTS) + 4 * len(PLATFORMS)
+        numbers = 2 * len(NUMBERS) + 4 * FLYING * len(SHOTS) + 4 * len(PLATFORMS)
         return frames * PLAYERS * (4 * (len(FLOAT_FIELDS) + len(INT_FIELDS) + len(CONTROL_NAMES)) + numbers)
 
     def _remember(self, games: np.ndarray) -> None:

@@ -1,0 +1,101 @@
+"""Lasers in the memory: they leave as the game's do, fly, and are spent on who they hurt."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from wm_runtime.facts import character
+from wm_runtime.replays.dataset import Dataset
+from wm_runtime.schema import FIRST_FRAME, FLOAT_FIELDS, INT_FIELDS
+from wm_train.dynamics.lasers import BACK, FLOATING, FLYING, SHOTS, STANDING, UP, flown, nearest
+from wm_train.dynamics.named import Named, named
+from wm_train.training.whole_games import WholeGames
+
+FALCO, FOX = (character(name).internal_id for name in ("FALCO", "FOX"))
+FALCOS_LASER, FOXS_LASER = 55, 54
+WAIT, FALL = 14, 29
+
+
+def one(**fields: list[float]) -> Named:
+    floats, ints = (torch.zeros(1, 2, len(names)) for names in (FLOAT_FIELDS, INT_FIELDS))
+    state = {**named(floats, ints.int()), "facing": torch.ones(1, 2, dtype=torch.int32)}
+    return {**state, **{name: torch.tensor([value]).to(state[name].dtype) for name, value in fields.items()}}
+
+
+def none() -> Tensor:
+    return torch.zeros(1, 2, FLYING, len(SHOTS))
+
+
+def test_a_laser_leaves_flies_and_is_spent_on_who_it_hurts() -> None:
+    aims = one(character=[FALCO, FOX], action=[FLOATING, WAIT], state_age=[7, 1], x=[-20, 30], y=[9, 0])
+    shoots = {**aims, "state_age": torch.tensor([[8.0, 2.0]]), "x": torch.tensor([[-19.0, 30.0]])}
+    waits = {**shoots, "action": torch.tensor([[FALL, WAIT]])}
+    shots = flown(none(), aims, shoots)
+    assert shots[0, 0, 0].tolist() == pytest.approx([-20 + 14.641, 9 + 9.313, 5, 0])
+    assert not shots[0, 1].any()
+    for _ in range(3):
+        shots = flown(shots, waits, waits)
+    assert shots[0, 0, 0].tolist() == pytest.approx([-20 + 14.641 + 15, 9 + 9.313, 5, 0])
+    hurt = {**waits, "percent": torch.tensor([[0.0, 3.0]])}
+    assert flown(shots, waits, hurt)[0, 0].any()  # hurt far from it, by something else
+    for _ in range(3):
+        shots = flown(shots, waits, waits)
+    assert not flown(shots, waits, hurt).any()
+    for _ in range(60):
+        shots = flown(shots, waits, waits)
+    assert not shots.any()
+
+
+def test_an_up_throw_sends_three_lasers_each_of_which_hits_once() -> None:
+    shots, before = none(), one(character=[FALCO, FOX], action=[UP, WAIT], state_age=[16.25, 1], y=[0, 60])
+    for frame in range(1, 8):
+        now = {**before, "state_age": before["state_age"] + torch.tensor([1.25, 1.0])}
+        shots, before = flown(shots, before, now), now
+        assert (shots[0, 0, :, 3] != 0).sum() == sum(frame >= left for left in (2, 3, 7)), frame
+    hits = 0
+    while shots.any():
+        from_x, from_y, _, speed_y = nearest(shots, before)
+        now = before if from_y[0, 0] > 8 else {**before, "percent": before["percent"] + torch.tensor([0.0, 2.0])}
+        hits += int(from_y[0, 0] <= 8)
+        assert speed_y[0, 0] > 4.9
+        assert abs(from_x[0, 0]) < 6
+        shots, before = flown(shots, before, now), now
+    assert hits == 3
+
+
+def test_the_next_laser_is_told_not_the_latest() -> None:
+    shots = none()
+    shots[0, 0, 0] = torch.tensor([-40.0, 8.0, 5.0, 0.0])
+    shots[0, 0, 1] = torch.tensor([10.0, 8.0, 5.0, 0.0])
+    shots[0, 0, 2] = torch.tensor([80.0, 8.0, 5.0, 0.0])  # past
+    state = one(x=[-60, 30], y=[0, 0])
+    assert [part[0, 0].item() for part in nearest(shots, state)] == [20, -8, 5, 0]
+    assert [part[0, 1].item() for part in nearest(shots, state)] == [0, 0, 0, 0]
+
+
+def test_lasers_are_where_replays_have_them(true_games: Dataset) -> None:
+    seen = right = 0
+    for game in range(len(true_games)):
+        who = [int(c) for c in true_games.characters[game]]
+        items = true_games.items(game)
+        if not {FALCO, FOX} & set(who) or not len(items["type"]):
+            continue
+        corpus = WholeGames(true_games, [game])
+        for shooter, other in ((0, 1), (1, 0)):
+            kind = {FALCO: FALCOS_LASER, FOX: FOXS_LASER}.get(who[shooter], -1)
+            if kind == {FALCO: FALCOS_LASER, FOX: FOXS_LASER}.get(who[other], -2):
+                continue  # whose it is, items of older replays do not say
+            of = items["type"] == kind
+            rows = items["frame"][of] - FIRST_FRAME
+            action = corpus.ints[rows][:, shooter, INT_FIELDS.index("action")]
+            shooting = (action == STANDING) | (action == FLOATING) | (action == UP) | (action == BACK)
+            x, y = (torch.from_numpy(items[axis][of]) for axis in ("x", "y"))
+            shots = corpus.shots[rows, shooter]
+            off = (shots[..., 0] - x[:, None]).abs() + (shots[..., 1] - y[:, None]).abs()
+            seen += int(shooting.sum())
+            right += int((shooting & (off.amin(dim=-1) < 2.5)).sum())
+    if seen < 100:
+        pytest.skip("too few lasers among the games at hand")
+    assert right > 0.9 * seen
