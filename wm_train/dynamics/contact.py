@@ -100,7 +100,8 @@ class Contact(nn.Module):
         known = (after["airborne"] == 0) & (under >= 0)
         ground = torch.where(known, under, after["ground"])
         left_side, right_side = (side.id for side in SIDES)
-        on_side = (stage == FOUNTAIN.id)[:, None] & ((ground == left_side) | (ground == right_side))
+        on_side = (after["airborne"] == 0) & ((ground == left_side) | (ground == right_side))
+        on_side &= (stage == FOUNTAIN.id)[:, None]
         its_side = torch.where(after["x"] < 0, left_side, right_side).int()
         after = {**after, "ground": torch.where(on_side, its_side, ground)}
 
