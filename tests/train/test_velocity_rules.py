@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from wm_runtime.facts import character, physics
+from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import FIELD
 from wm_train.dynamics.candidates import WIND, Candidates, _driven
 from wm_train.dynamics.tables import DASH, RUN, USUAL_DASH, MoveTables, drift_of
+from wm_train.dynamics.walk import FAST, MIDDLE, SLOW, Walk
 
 FOX, PEACH = character("FOX").internal_id, character("PEACH").internal_id
 GAIN, BESIDE, TOP = 0.1, 0.02, 1.3
@@ -83,3 +85,25 @@ def test_wind_blows_away_from_the_middle_whichever_way_a_fighter_faces() -> None
     columns = ((right - blown[..., None]).abs() < 1e-5).all(dim=1)
     assert columns.any()
     assert torch.equal(columns, ((left - blown[..., None]).abs() < 1e-5).all(dim=1))
+
+
+def test_a_walk_is_slow_middle_or_fast_by_its_speed() -> None:
+    zero = torch.zeros(1, 2, dtype=torch.int32)
+    walk, top = Walk(), float(physics("walk")[FOX])
+    for speed, expected in ((0.39, SLOW), (0.4, MIDDLE), (0.79, MIDDLE), (0.8, FAST), (1.0, FAST)):
+        state = {"character": zero + FOX, "self_x_ground": torch.tensor([[speed * top, -speed * top]])}
+        for said in (SLOW, MIDDLE, FAST):
+            assert walk(state, zero + said).tolist() == [[expected, expected]]
+        assert walk(state, zero + DASH).tolist() == [[DASH, DASH]]
+
+
+def test_walks_of_real_games_are_those_of_their_speed(true_games: Dataset) -> None:
+    walk, right, seen = Walk(), 0, 0
+    for game in range(min(len(true_games), 8)):
+        columns = true_games.columns(game)
+        state = {name: torch.from_numpy(columns[name][:-1].copy()) for name in ("character", "self_x_ground")}
+        action = torch.from_numpy(columns["action"][1:].astype(np.int32))
+        walks = (action >= SLOW) & (action <= FAST)
+        right += int((walks & (walk(state, action) == action)).sum())
+        seen += int(walks.sum())
+    assert right >= 0.99 * seen

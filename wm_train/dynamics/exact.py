@@ -32,6 +32,7 @@ from wm_train.dynamics.select import LAST_RULED_ACTION, REBIRTH_WAIT
 from wm_train.dynamics.stale import freshness
 from wm_train.dynamics.strikes import COLUMNS, GRABS
 from wm_train.dynamics.tables import MoveTables
+from wm_train.dynamics.walk import Walk
 from wm_train.encoding import stage_of
 from wm_train.models.own_frame import OwnFrameNetwork, RowEmbedding, vocabulary
 from wm_train.training.records import Batch
@@ -164,7 +165,7 @@ class ExactCore(Core):
         self.features = Features(self.tables)
         self.candidates = Candidates(self.tables)
         self.geometry = self.candidates.geometry
-        self.hurt = Hurt()
+        self.hurt, self.walk = Hurt(), Walk()
         embedded = {e.name: (vocabulary(e.vocabulary, (1, 1)), e.width) for e in EMBEDDED}
         numbers = self._count_numbers()
         self.network = OwnFrameNetwork(
@@ -228,7 +229,7 @@ class ExactCore(Core):
         entropy = -(chance * chance.clamp(min=1e-12).log()).sum(dim=-1)
         after = dict(before)
         told = truth if truth is not None else after
-        after["action"] = _chosen(logits["action"], before["action"], STAY_ODDS)
+        after["action"] = self.walk(before, _chosen(logits["action"], before["action"], STAY_ODDS))
 
         chosen = torch.cat([self._vectors(before, told["action"], dropped), strikes], dim=-1)
         h, heads = self.network.stage("acted", h, chosen)
