@@ -1,7 +1,7 @@
 """Which of the three walks a fighter goes on with: the game decides by how fast it is, before it walks on.
 
-On 163,000 frames of `train` on which a fighter walks, 99.96 % of those on which it begins to, and 99.98 % of the others,
-are so.
+On 163,000 frames of `train` on which a fighter walks, 99.96 % of those on which it begins to are so, and 99.98 % of the
+others.
 """
 
 from __future__ import annotations
