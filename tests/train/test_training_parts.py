@@ -156,7 +156,7 @@ def test_a_plan_says_what_it_takes_and_a_refusal_what_would_fit(having) -> None:
 def test_whole_games_that_do_not_fit_are_refused_with_a_number_that_would(having) -> None:
     having(ram=8)
     line = plan_whole_games(1_000_000, 100, 5_000_000, WholeGames.bytes(1_000_000)).line(CPU)
-    assert re.match(r"data in RAM; RAM 0\.[45]\d GiB \(data 0\.4\d GiB \+ model 76 MiB\) of 8\.00 GiB free", line)
+    assert re.match(r"data in RAM; RAM 0\.5\d GiB \(data 0\.5\d GiB \+ model 76 MiB\) of 8\.00 GiB free", line)
     having(ram=0.25)
     with pytest.raises(UserError, match=r"not enough memory for 1,000,000 frames: .*--max-games [2-4]\d would fit"):
         plan_whole_games(1_000_000, 100, 5_000_000, WholeGames.bytes(1_000_000))
