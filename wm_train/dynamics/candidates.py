@@ -397,7 +397,8 @@ def _driven(v: Tensor, push: Tensor, top: Tensor, friction: Tensor) -> Tensor:
     train and more, 99 % of these and 99.9 % of drifts are so."""
     forth = torch.where(v + push > top, torch.maximum(v - friction, top), v + push)
     back = torch.where(v + push < top, torch.minimum(v + friction, top), v + push)
-    return torch.where(top == 0, _slower(v, friction), torch.where(push > 0, forth, back))
+    still = _slower(v, friction) + push  # 0 as well; so that a stick at rest has a slope
+    return torch.where(top == 0, still, torch.where(push > 0, forth, back))
 
 
 def _not_0(value: Tensor) -> Tensor:
