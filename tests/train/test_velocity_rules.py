@@ -109,3 +109,12 @@ def test_walks_of_real_games_are_those_of_their_speed(true_games: Dataset) -> No
         right += int((walks & (walk(state, action) == action)).sum())
         seen += int(walks.sum())
     assert right >= 0.99 * seen
+
+
+def test_a_stick_at_rest_has_a_slope() -> None:
+    stick = torch.zeros(1, 1, requires_grad=True)
+    driven = _driven(torch.full((1, 1), 0.5), stick * 0.1, stick * 1.0, torch.full((1, 1), 0.02))
+    driven.sum().backward()
+    assert driven.item() == pytest.approx(0.48)
+    assert stick.grad is not None
+    assert stick.grad.item() == pytest.approx(0.1)
