@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from synthetic import synthetic_game
+from synthetic import REPLAYS, synthetic_game
 from wm_runtime.facts import STAGES
 from wm_runtime.replays.dataset import Dataset, DatasetWriter
 
@@ -22,7 +22,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads spin: two test 
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it, and so would its children
 
-REPLAYS = Path(__file__).parents[2] / "shared" / "replays"
 REAL_PACKS = ("val-02.slppack", "val-04.slppack")
 """23 games of `val`, on all six stages."""
 

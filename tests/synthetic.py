@@ -20,6 +20,8 @@ from wm_runtime.replays.game import COLUMNS, Game, GameInfo
 from wm_runtime.replays.writer import NO_CONTEST, write_slp
 from wm_runtime.schema import FIELD, FIELDS, FIRST_FRAME, NO_GROUND, NO_PLAYER
 
+REPLAYS = Path(__file__).parents[2] / "shared" / "replays"
+"""Real replays, where they are at hand."""
 GAME_SET = 2
 DEAD_DOWN, DEAD_LEFT, DEAD_RIGHT, DEAD_UP = 0, 1, 2, 4
 REBIRTH, REBIRTH_WAIT = 12, 13

@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import REPLAYS
 
+from synthetic import REPLAYS
 from wm_runtime.artifact import Artifact, open_artifact
 from wm_runtime.engines import open_engine
 from wm_runtime.engines.torch import Matches, TorchEngine

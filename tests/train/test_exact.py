@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import REPLAYS
 from torch import Tensor
 
+from synthetic import REPLAYS
 from wm_runtime.artifact import Artifact, open_artifact
 from wm_runtime.errors import UserError
 from wm_runtime.facts import ACTION_NAMES, character

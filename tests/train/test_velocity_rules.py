@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import REPLAYS
 
+from synthetic import REPLAYS
 from wm_runtime.facts import character, physics
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import FIELD
