@@ -8,8 +8,9 @@ import torch
 
 from wm_runtime.facts import STAGES, Stage
 from wm_runtime.schema import State
-from wm_train.dynamics.contact import FALL, LANDING, REST, SINK, Contact
+from wm_train.dynamics.contact import FALL, LANDING, SINK, Contact
 from wm_train.dynamics.named import named
+from wm_train.dynamics.platforms import REST
 
 FOX, THROWN = 1, 239
 DAMAGE_FLY_HIGH = 87

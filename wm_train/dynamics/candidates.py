@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from wm_runtime.facts import physics
 from wm_runtime.schema import C_, FIELD, VELOCITIES
 from wm_train.dynamics.features import AIR_DODGE, AIR_DODGE_DECAY
-from wm_train.dynamics.geometry import REST, Geometry, Surfaces
+from wm_train.dynamics.geometry import Geometry, Surfaces
 from wm_train.dynamics.kinematics import displacement, length
 from wm_train.dynamics.launch import LAUNCHES, turned
 from wm_train.dynamics.named import Named, bounded
+from wm_train.dynamics.platforms import REST
 from wm_train.dynamics.strikes import SHIELD_FULL
 from wm_train.dynamics.tables import (
     AGE_RATES,

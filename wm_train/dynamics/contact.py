@@ -16,12 +16,10 @@ from wm_runtime.replays.rules import DAMAGE_FLY_ROLL, FOUNTAIN_HEIGHTS, POKEMON_
 from wm_runtime.schema import FIELD
 from wm_train.dynamics.limits import jumps
 from wm_train.dynamics.named import Named
-from wm_train.dynamics.platforms import FOUNTAIN, SIDES
+from wm_train.dynamics.platforms import FOUNTAIN, REST, SIDES
 
 EXACT = 2e-3
 """Who stands so near to a surface's height, units, stands on it, whatever surface was said."""
-REST = 0.0001
-"""Height of a fighter at rest above its surface, units."""
 REACH, BESIDE = 10.0, 0.25
 """A standing fighter is set on its surface from so far above or below it, and so far beyond its ends."""
 SINK, INSIDE = 11.3, 5.0

@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from wm_runtime.facts import STAGES
 from wm_train.dynamics.platforms import FOUNTAIN, SIDES, next_heights
 
-REST = 0.0001
-"""Height of a fighter at rest above its surface, units."""
 FAR = 200.0
 """Distance to what is not there, units."""
 TOLERANCE = 0.05
