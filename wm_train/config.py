@@ -143,6 +143,8 @@ class Phase(_Strict):
     batch_size: int = Field(default=1024, ge=1)
     share: float = Field(default=1.0, gt=0, le=1)
     """Share of the frames that is learned from: those that the model is wrong about are chosen oftener."""
+    updates: int = Field(default=1, ge=1)
+    """Steps of the optimiser on the frames of a batch, each on its own part of them."""
     teacher_forcing: bool = False
     """Every frame of a window is a step from a true state, its later stages told the truth."""
 
@@ -201,6 +203,8 @@ class TrainingConfig(_Strict):
     """Of the games of an exact core: tables are measured without each once more, and its games are told those."""
     vector_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of an exact core's vectors of moves, and of their ages, that are hidden while it learns."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of what is within an exact core's blocks that is hidden while it learns."""
     epochs: int = Field(default=4, ge=1)
     frames_per_epoch: int | None = Field(default=None, ge=1)
     """Windows an epoch draws; all of them when absent."""

@@ -11,7 +11,7 @@ from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import FIELD
 from wm_train.dynamics.memory import LEAST_STALE, NUMBERS, STRUCK_WITH
 from wm_train.dynamics.stale import LOSSES, NEVER, counted, freshness, struck_in_game
-from wm_train.dynamics.strikes import GRABS, SHIELDS, Strikes, near_of_game, shrunk
+from wm_train.dynamics.strikes import GRABS, SHIELDS, Strikes, near_of_game, nudged, shrunk
 from wm_train.training.whole_games import WholeGames
 
 ACTIONS = FIELD["action"].classes or 0
@@ -110,7 +110,7 @@ def near(
 
 def odds(strikes: Strikes, frames: dict[str, np.ndarray]) -> torch.Tensor:
     of = {name: torch.from_numpy(values) for name, values in frames.items()}
-    now, before = strikes._boxes(of["move"], of["age"])
+    now, before = (nudged(box, strikes.nudge[of["move"]]) for box in strikes._boxes(of["move"], of["age"]))
     every = torch.arange(len(of["row"]))
     body = strikes._circles(of, every, strikes.body[of["victim"]], strikes.body_row[of["row"]], strikes.bubble)
     return strikes._logit(

@@ -19,7 +19,18 @@ from torch import Tensor
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import CONTROL_NAMES, FIELD, M_, NO_GROUND, NO_PLAYER, PLAYERS, VELOCITIES, state_layout
 from wm_train.config import ExactConfig
-from wm_train.dynamics.candidates import FOLLOWING, MIRRORED, REGRESSED, SCALE, SIZES, TOLERANCE, Candidates
+from wm_train.dynamics.candidates import (
+    FOLLOWING,
+    MIRRORED,
+    PUSHED,
+    REGRESSED,
+    SCALE,
+    SIZES,
+    TOLERANCE,
+    UNPUSHED,
+    Candidates,
+)
+from wm_train.dynamics.constants import constant
 from wm_train.dynamics.core import Carry, Core, Proposal, zeros
 from wm_train.dynamics.features import EMBEDDED, FLAGS, Features, pace, scaled
 from wm_train.dynamics.geometry import Surfaces, crosses, slope_at, support
@@ -28,6 +39,7 @@ from wm_train.dynamics.kinematics import displacement
 from wm_train.dynamics.launch import hurt_level
 from wm_train.dynamics.memory import Past, carry_layout, recall, remember, struck_with
 from wm_train.dynamics.named import Named, bounded, named
+from wm_train.dynamics.push import Push
 from wm_train.dynamics.select import LAST_RULED_ACTION, REBIRTH_WAIT
 from wm_train.dynamics.stale import freshness
 from wm_train.dynamics.strikes import COLUMNS, GRABS
@@ -69,6 +81,8 @@ UNHURT = 1
 STAY_ODDS = 0.4
 """Added to the logit of an action that goes on when one is chosen: changes weigh more in training than they happen.
 More (up to log CHANGE_WEIGHT) lowers RC@20 further, and the share of changes that are found."""
+PUSH_ODDS = 3.0
+"""Taken from the logits of places without a push where the rule says that there is one, and the reverse."""
 LIMIT = 40.0
 """A network's own value goes no further, in units of its scale."""
 FORBIDDEN = 1e8
@@ -158,6 +172,8 @@ class ExactCore(Core):
     predicted = tuple(name for name, field in FIELD.items() if field.role == "state" and name != "stocks")
     weights = MappingProxyType(WEIGHTS)
     network: OwnFrameNetwork
+    against: Tensor
+    """(not pushed or pushed, candidates of x): what is added to their logits."""
 
     def __init__(self, config: ExactConfig) -> None:
         super().__init__()
@@ -165,7 +181,10 @@ class ExactCore(Core):
         self.features = Features(self.tables)
         self.candidates = Candidates(self.tables)
         self.geometry = self.candidates.geometry
-        self.hurt, self.walk = Hurt(), Walk()
+        self.hurt, self.walk, self.push = Hurt(), Walk(), Push()
+        against = torch.zeros(2, SIZES["x"])
+        against[0, list(PUSHED)] = against[1, list(UNPUSHED)] = -PUSH_ODDS
+        self.register_buffer("against", against, persistent=False)
         embedded = {e.name: (vocabulary(e.vocabulary, (1, 1)), e.width) for e in EMBEDDED}
         numbers = self._count_numbers()
         self.network = OwnFrameNetwork(
@@ -253,6 +272,7 @@ class ExactCore(Core):
 
         _, heads = self.network.stage("moved", h, self._contact(before, told, surfaces, stage))
         logits |= heads
+        logits["x"] = heads["x"] = heads["x"] + self.against[self.push(before, told).long()]
         if truth is None:
             places, last = self.geometry.places(stage), past.controllers[:, -1]
             rows = self._three_rows(before, past, after)
@@ -356,7 +376,7 @@ class ExactCore(Core):
         """CHOICES → values of their candidates, (N, 2, …) int32."""
         move = (before["character"] * ACTIONS + action).long()
         zero = torch.zeros_like(before["action"])
-        other = torch.tensor([1, 0], dtype=torch.int32, device=zero.device).expand_as(zero)
+        other = constant((1, 0), zero.device, torch.int32).expand_as(zero)
         combo = before["combo_count"]
         columns = {
             "last_attack": [before["last_attack"], self.tables.last_attack[move].int(), zero, zero + 1],
@@ -459,7 +479,7 @@ class ExactCore(Core):
         for name in CLASSES:
             target = after[name] if name in after else (after["facing"] != true_before["facing"]).int()
             out[name] = _nll(outcome.logits[name], target.clamp(0, CLASSES[name] - 1)) * same
-        bits = torch.tensor([1 << i for i in range(8)], dtype=torch.int32, device=same.device)
+        bits = constant(tuple(1 << i for i in range(8)), same.device, torch.int32)
         flags = torch.cat([((after[name][..., None] & bits) > 0).float() for name in FLAGS], dim=-1)
         wrong = F.binary_cross_entropy_with_logits(outcome.logits["flags"], flags, reduction="none").mean(dim=-1)
         out["flags"] = wrong * same
@@ -515,10 +535,13 @@ class ExactCore(Core):
         return numbers, {n: torch.cat([part[n] for _, part in parts]).unflatten(0, (-1, matches)) for n in names}
 
     def learn(
-        self, frames: Frames, weight: Tensor | None = None, forced: bool = False, dropped: float = 0.0
-    ) -> dict[str, Tensor]:
+        self, frames: Frames, weight: Tensor | None = None, forced: bool = False, dropped: float = 0.0,
+        dropout: float = 0.0,
+    ) -> dict[str, Tensor]:  # fmt: skip
         """Frames and the weight of each (N,) → name → mean loss. Where `forced`, later stages are told the truth.
-        Where they come with all that the trunk sees, gradients flow through what it remembers. `dropped`: as `run`."""
+        Where they come with all that the trunk sees, gradients flow through what it remembers. `dropped`: as `run`;
+        `dropout`: share of what is within the network's blocks that is hidden."""
+        self.network.drop_out(dropout)
         past = recall(frames.carry, frames.before)
         told = frames.truth.after if forced else None
         h = None
@@ -526,6 +549,7 @@ class ExactCore(Core):
             classes = _without(frames.seen.classes, dropped)
             h = self.network.scan(frames.seen.numbers, classes)[0].flatten(0, 1)[frames.at]
         outcome = self.run(frames.before, past, frames.match, frames.controllers, told, frames.carry, h, dropped)
+        self.network.drop_out(0.0)
         losses = self.losses_of(outcome, frames.before, frames.true_before, frames.truth, outcome.after)
         if weight is None:
             return {name: loss.mean() for name, loss in losses.items()}

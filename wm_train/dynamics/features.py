@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from wm_runtime.facts import move_lengths, physics
 from wm_runtime.schema import AXES, C_, FIELD, M_, VELOCITIES
+from wm_train.dynamics.constants import constant
 from wm_train.dynamics.geometry import Geometry, ceiling, crosses, support
 from wm_train.dynamics.hitboxes import HitboxDistance
 from wm_train.dynamics.kinematics import length, velocity
@@ -22,6 +23,7 @@ from wm_train.dynamics.named import Named, bounded
 from wm_train.dynamics.platforms import FOUNTAIN, UNKNOWN, next_heights
 from wm_train.dynamics.stale import freshness
 from wm_train.dynamics.tables import FEET_LOCKED, MOVE_COLUMNS, MoveTables
+from wm_train.dynamics.wind import ABOVE, AHEAD, BEHIND, BELOW, DREAM_LAND, GUST
 from wm_train.encoding import STAGE_VOCABULARY, stage_of
 
 CHARACTERS, ACTIONS = FIELD["character"].classes or 0, FIELD["action"].classes or 0
@@ -32,6 +34,12 @@ HITSTUN_FLAG = 0x02
 """Bit of flags_4 with which misc_as is the hitstun left."""
 THRESHOLDS = {"main_x": (0.2875, 0.6, 0.8), "main_y": (0.2875, 0.6625), "c_x": (0.2875, 0.8), "c_y": (0.2875, 0.6625)}
 """Stick positions, of each sign, at which the game does something else."""
+HELD = (
+    *((name, sign, least) for name, *thresholds in (("main_x", 0.2875, 0.8), ("main_y", 0.2875, 0.6625), ("c_x", 0.8),
+                                                    ("c_y", 0.6625)) for least in thresholds for sign in (1.0, -1.0)),
+    *((name, 1.0, 0.5) for name in ("a", "b", "x_button", "y_button", "z", "l", "r")), ("shoulder", 1.0, 0.3),
+)  # fmt: skip
+"""(control, sign, least value) of what is timed while it is held."""
 FINITE = 3.4e38
 AGES = 96
 """Vocabulary of ages and run lengths."""
@@ -129,7 +137,8 @@ class Features(nn.Module):
         fine = [*self._feet(state, past, match, controllers), *self._shots(state, past), *self._left(state, past)]
         fine += self._stale(state, past) + self._tech(state, past, controllers) + self._carried(state, past)
         fine += self._seen(rows) + self._listed(state, past) + self._platforms(state, past, match)
-        fine += self._shots_then(state, past)
+        fine += self._shots_then(state, past) + self._wind(state, past, match)
+        fine += self._presses(state, past, controllers)
         parts.append(torch.stack(fine, dim=-1))
         return torch.cat(parts, dim=-1)
 
@@ -381,6 +390,39 @@ class Features(nn.Module):
         on_fountain = (stage_of(match) == FOUNTAIN.id)[:, None].float()
         return [column * (on_fountain if i in (1, 2, 3) else is_known) for i, column in enumerate(columns)]
 
+    def _wind(self, state: Named, past: Past, match: Tensor) -> list[Tensor]:
+        """Dream Land's wind: the way it blows, how far the fighter is within its reach, and since when it blows."""
+        blows, since, from_start, *still = (column[:, None].expand_as(state["x"]) for column in past.wind.unbind(-1))
+        here = (stage_of(match) == DREAM_LAND.id)[:, None].float()
+        blowing = here * blows.abs()
+        facing = state["facing"].float()
+        x, y = state["x"] * blows, state["y"]
+        inside = torch.minimum(torch.minimum(AHEAD - x, x - BEHIND), torch.minimum(ABOVE - y, y - BELOW))
+        left = (GUST - since) * from_start
+        columns = [blows * facing * here, blows * facing * (inside > 0).float() * here]
+        for distance in (AHEAD - x, x - BEHIND, ABOVE - y, y - BELOW):
+            columns.append((distance / 4).clamp(-1.0, 1.0) * blowing)
+        columns += [since / GUST * blowing, from_start * blowing, (left / 20).clamp(0.0, 1.0) * blowing]
+        columns += [(left == 1).float() * blowing, (since / 600).clamp(max=1.0) * (here - blowing)]
+        right = torch.where(facing > 0, still[1], still[0])
+        return [*columns, right * here, torch.where(facing > 0, still[0], still[1]) * here]
+
+    def _presses(self, state: Named, past: Past, controllers: Tensor) -> list[Tensor]:
+        """For how many frames the controller has been as it is, the next one included: stick beyond thresholds of the
+        game, buttons down. Most of what is timed by the stick counts from there."""
+        facing = state["facing"].float()
+        pads = torch.cat([past.controllers, controllers[:, None]], dim=1)  # (N, T, 2, 13)
+        values = torch.stack([pads[..., C_[name]] * sign for name, sign, _ in HELD], dim=-1)
+        turned = torch.stack([facing if name in MIRRORED else torch.ones_like(facing) for name, *_ in HELD], dim=-1)
+        least = constant(tuple(least for *_, least in HELD), facing.device)
+        held = (values * turned[:, None] >= least).float()
+        frames = held[:, 0]
+        for t in range(1, CONTROLLERS + 1):
+            frames = (frames + 1) * held[:, t]
+        columns = torch.cat([frames / (CONTROLLERS + 1), (frames == 1).float(), (frames == 2).float(),
+                             ((frames >= 1) & (frames <= 4)).float()], dim=-1)  # fmt: skip
+        return list(columns.unbind(dim=-1))
+
     def _hits(self, state: Named, past: Past) -> list[Tensor]:
         """Nearness of hitboxes, and whether this action of either has hit already."""
         free = (state["hitlag"] <= 1).float()
@@ -419,7 +461,7 @@ class Features(nn.Module):
 
     def _flags(self, state: Named) -> Tensor:
         """The 40 flag bits of self, (N, 2, 40)."""
-        bits = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.int32, device=state["x"].device)
+        bits = constant(tuple(1 << i for i in range(8)), state["x"].device, torch.int32)
         return torch.cat([((state[name][..., None] & bits) > 0).float() for name in FLAGS], dim=-1)
 
 

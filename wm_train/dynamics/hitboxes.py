@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from wm_runtime.facts import hitboxes, physics
 from wm_runtime.schema import FIELD
+from wm_train.dynamics.constants import constant
 from wm_train.dynamics.named import Named
 
 CHARACTERS, ACTIONS = FIELD["character"].classes or 0, FIELD["action"].classes or 0
@@ -59,9 +60,8 @@ class HitboxDistance(nn.Module):
         nearest hitbox from the other one's body, minus its radius, if its action goes on; FAR where there is none."""
         move = (state["character"] * ACTIONS + state["action"]).long()
         first, count, start = self.first[move], self.count[move], self.age[move]
-        body = moved_y.flip(1)[..., None] + self.height[state["character"].flip(1).long()][..., None] * torch.tensor(
-            BODY, device=moved_y.device
-        )  # (N, 2, 3)
+        shares = constant(BODY, moved_y.device)
+        body = moved_y.flip(1)[..., None] + self.height[state["character"].flip(1).long()][..., None] * shares
         away = (moved_x.flip(1) - moved_x) * state["facing"].float()  # (N, 2)
         up = body - moved_y[..., None]  # (N, 2, 3)
         distances = []

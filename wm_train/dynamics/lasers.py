@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from wm_runtime.facts import character
+from wm_train.dynamics.constants import there
 from wm_train.dynamics.named import Named
 
 SHOTS = ("x", "y", "speed_x", "speed_y")
@@ -65,7 +66,7 @@ def flown(shots: Tensor, last: Named, state: Named) -> Tensor:
     flies = flies & ~hit & (x.abs() < GONE) & (y.abs() < GONE)
     kept = torch.stack([x, y, speed_x, speed_y], dim=-1) * flies.float()[..., None]
 
-    who, age, sent = (table.to(x.device) for table in (_WHO, _AGE, _SENT))
+    who, age, sent = (there(table, x.device) for table in (_WHO, _AGE, _SENT))
     mine = (state["character"][..., None] == who[:, 0]) & (state["action"][..., None] == who[:, 1])
     goes_on = (state["action"] == last["action"])[..., None]
     reached = (last["state_age"][..., None] < age - EARLY) & (state["state_age"][..., None] >= age - EARLY)

@@ -18,6 +18,7 @@ from wm_train.dynamics.lasers import FLYING, SHOTS, flown
 from wm_train.dynamics.named import Named
 from wm_train.dynamics.platforms import PLATFORMS, SIDES, unknown, watched
 from wm_train.dynamics.stale import DYING, LOSSES, NEVER, counted
+from wm_train.dynamics.wind import WIND, calm, felt
 
 Carry = dict[str, Tensor]
 CONTROLLERS = 8
@@ -49,6 +50,8 @@ COMPARED_INTS, COMPARED_FLOATS = ("action", "hurtbox", "airborne"), (
 """Fields of the frame before that are kept as they were."""
 LEDGE = (252, 253)
 PRESSED = 0.3
+L_AND_R = slice(C_["l"], C_["r"] + 1)
+"""Of the controls."""
 
 
 def carry_layout() -> dict[str, tuple[tuple[int, ...], str]]:
@@ -59,6 +62,7 @@ def carry_layout() -> dict[str, tuple[tuple[int, ...], str]]:
         "last_floats": ((PLAYERS, len(COMPARED_FLOATS)), "float32"),
         "shots": ((PLAYERS, FLYING, len(SHOTS)), "float32"),
         "platforms": ((len(SIDES), len(PLATFORMS)), "float32"),
+        "wind": ((len(WIND),), "float32"),
         "controllers": ((CONTROLLERS, PLAYERS, len(CONTROL_NAMES)), "float32"),
         "steps": ((1,), "int32"),
     }
@@ -76,6 +80,8 @@ class Past:
     """(N, 2, FLYING, SHOTS)."""
     platforms: Tensor
     """(N, 2, PLATFORMS)."""
+    wind: Tensor
+    """(N, WIND)."""
     controllers: Tensor
     """(N, CONTROLLERS, 2, 13): those that produced this frame and the ones before, the latest last."""
 
@@ -92,7 +98,8 @@ def recall(carry: Carry, state: Named) -> Past:
     advanced = advance(numbers, last, state, carry["controllers"][:, -2:])
     numbers = {name: torch.where(fresh, numbers[name], value) for name, value in advanced.items()}
     platforms = watched(torch.where(fresh[..., None], unknown(state), carry["platforms"]), state)
-    return Past(numbers, last, flown(carry["shots"], last, state), platforms, carry["controllers"])
+    wind = torch.where(fresh, calm(state), felt(carry["wind"], last, state))
+    return Past(numbers, last, flown(carry["shots"], last, state), platforms, wind, carry["controllers"])
 
 
 _STATES = {"frames_in_action": "action", "since_hurtbox": "hurtbox", "since_airborne": "airborne"}
@@ -112,7 +119,7 @@ def advance(numbers: Named, last: Named, state: Named, controllers: Tensor) -> N
     """Memory of the frame before, that frame's COMPARED fields, the present state and the controllers (N, 2, 2, 13) of
     both → the memory of the present frame."""
     events = {name: state[field] != last[field] for name, field in _STATES.items()}
-    trigger = controllers[..., [C_["shoulder"], C_["l"], C_["r"]]].amax(dim=-1) > PRESSED  # (N, 2 frames, 2)
+    trigger = torch.maximum(controllers[..., C_["shoulder"]], controllers[..., L_AND_R].amax(dim=-1)) > PRESSED
     events["since_hitlag"] = (state["hitlag"] > 0) & (state["hitlag"] >= last["hitlag"])
     events["since_ledge"] = (state["action"] >= LEDGE[0]) & (state["action"] <= LEDGE[1])
     events["since_trigger"] = trigger[:, 1] & ~trigger[:, 0]
@@ -136,7 +143,7 @@ def advance(numbers: Named, last: Named, state: Named, controllers: Tensor) -> N
 def pressed(numbers: Named, controllers: Tensor, lagging: Tensor) -> tuple[Tensor, Tensor]:
     """Memory of a frame, its controllers and those of the next (N, 2, 2, 13), and who is in hitlag on that (N, 2) →
     whether L or R goes down then, and whether that counts for a tech, (N, 2)."""
-    down = controllers[..., [C_["l"], C_["r"]]] > 0.5  # (N, 2 frames, 2, 2)
+    down = controllers[..., L_AND_R] > 0.5  # (N, 2 frames, 2, 2)
     press = (down[:, 1] & ~down[:, 0]).any(dim=-1)
     return press, press & (numbers["since_press"] >= TECH_LOCK) & ~lagging
 
@@ -150,40 +157,44 @@ def remember(past: Past, carry: Carry, state: Named, controllers: Tensor) -> Car
     """The carry after a step from `state` with `controllers` (N, 2, 13), those of the next frame."""
     numbers = torch.stack([past.numbers[name] for name in NUMBERS], dim=-1)
     history = torch.cat([past.controllers[:, 1:], controllers[:, None]], dim=1)
-    carried = carry_of(state, numbers, past.shots, past.platforms, history)
+    carried = carry_of(state, numbers, past.shots, past.platforms, past.wind, history)
     return {**carried, "steps": (carry["steps"] + 1).clamp(max=LIMIT)}
 
 
-def carry_of(state: Named, numbers: Tensor, shots: Tensor, platforms: Tensor, controllers: Tensor) -> Carry:
-    """The carry after a step from `state`: its memory `numbers` (N, 2, NUMBERS) int32, `shots` (N, 2, FLYING, SHOTS)
-    and `platforms` (N, 2, PLATFORMS), and controllers (N, CONTROLLERS, 2, 13) up to those of the next frame."""
+def carry_of(
+    state: Named, numbers: Tensor, shots: Tensor, platforms: Tensor, wind: Tensor, controllers: Tensor
+) -> Carry:
+    """The carry after a step from `state`: its memory `numbers` (N, 2, NUMBERS) int32, `shots` (N, 2, FLYING, SHOTS),
+    `platforms` (N, 2, PLATFORMS) and `wind` (N, WIND), and controllers (N, CONTROLLERS, 2, 13) up to those of the next
+    frame."""
     return {
         "numbers": numbers,
         "last_ints": torch.stack([state[name] for name in COMPARED_INTS], dim=-1),
         "last_floats": torch.stack([state[name] for name in COMPARED_FLOATS], dim=-1),
         "shots": shots,
         "platforms": platforms,
+        "wind": wind,
         "controllers": controllers,
         "steps": torch.ones((numbers.shape[0], 1), dtype=torch.int32, device=numbers.device),
     }
 
 
 @torch.no_grad()
-def remembered(states: Iterable[Named], controllers: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def remembered(states: Iterable[Named], controllers: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Frames of N matches, one after the other, and their controllers (T, N, 2, 13) → NUMBERS (N, 2, …), shots
-    (N, 2, FLYING, SHOTS) and platforms (N, 2, PLATFORMS) at each."""
+    (N, 2, FLYING, SHOTS), platforms (N, 2, PLATFORMS) and wind (N, WIND) at each."""
     numbers: Named = {}
     last: Named = {}
-    shots = platforms = torch.empty(0)
+    shots = platforms = wind = torch.empty(0)
     for t, state in enumerate(states):
         if t == 0:
             numbers = beginning(state)
             shots = torch.zeros((*state["x"].shape, FLYING, len(SHOTS)))
-            platforms = watched(unknown(state), state)
+            platforms, wind = watched(unknown(state), state), calm(state)
         else:
             pair = torch.stack([controllers[t - 1], controllers[t]], dim=1)
             numbers = advance(numbers, last, state, pair)
             shots = flown(shots, last, state)
-            platforms = watched(platforms, state)
+            platforms, wind = watched(platforms, state), felt(wind, last, state)
         last = state
-        yield torch.stack([numbers[name] for name in NUMBERS], dim=-1), shots, platforms
+        yield torch.stack([numbers[name] for name in NUMBERS], dim=-1), shots, platforms, wind

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wm_runtime.facts import FAMILIES, STAGES
 from wm_runtime.schema import FIELD, FIRST_FRAME
+from wm_train.dynamics.constants import constant, there
 from wm_train.dynamics.named import Named
 
 PLATFORMS = ("height", "speed", "since")
@@ -49,7 +50,7 @@ def watched(platforms: Tensor, state: Named) -> Tensor:
     """Platforms (N, 2, PLATFORMS) of the frame before and the present state → the platforms at present. Surfaces 0 and
     1 of other stages are watched as well; nobody asks for those."""
     height, speed, since = platforms.unbind(dim=-1)  # (N, platforms)
-    stands = (state["airborne"] == 0) & _STANDS.to(height.device)[state["action"].long()]
+    stands = (state["airborne"] == 0) & there(_STANDS, height.device)[state["action"].long()]
     number = torch.arange(len(SIDES), device=height.device)[:, None]
     on = stands[:, None] & (state["ground"][:, None] == number)  # (N, platforms, players)
     seen = on.any(dim=-1)
@@ -75,7 +76,7 @@ def next_heights(platforms: Tensor, stage: Tensor, frame: Tensor) -> tuple[Tenso
     height, speed, since = platforms.unbind(dim=-1)
     never = since >= UNKNOWN
     still = (frame < AT_FIRST)[:, None]
-    first = torch.tensor([side.y[0] for side in SIDES], device=height.device)
+    first = constant(tuple(side.y[0] for side in SIDES), height.device)
     found = torch.where(never, first.expand_as(height), _ahead(height, speed))
     return found, (~never | still) & (stage == FOUNTAIN.id)[:, None]
 

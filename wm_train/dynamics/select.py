@@ -8,6 +8,7 @@ from torch import Tensor
 from wm_runtime.facts import FAMILIES
 from wm_runtime.schema import NO_GROUND
 from wm_train.dynamics.age import StateAge
+from wm_train.dynamics.constants import constant
 from wm_train.dynamics.kinematics import displacement
 from wm_train.dynamics.named import Named
 from wm_train.encoding import BITS, FLAG_BYTES, HITSTUN_BIT, HITSTUN_BYTE, HITSTUN_LIMIT
@@ -74,7 +75,7 @@ def select(heads: dict[str, Tensor], before: Named, age: StateAge) -> tuple[Name
 
 def _flags(logits: Tensor) -> Named:
     """Bits (N, 2, bytes · 8) → the bytes that hold them."""
-    bits = torch.tensor(BITS, dtype=torch.int32, device=logits.device)
+    bits = constant(BITS, logits.device, torch.int32)
     bytes_ = ((logits > 0).int().unflatten(-1, (len(FLAG_BYTES), len(BITS))) * bits).sum(dim=-1).int()
     return dict(zip(FLAG_BYTES, bytes_.unbind(-1), strict=True))
 

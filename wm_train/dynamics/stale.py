@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wm_train.dynamics.constants import constant
+
 LOSSES = (0.09, 0.08, 0.07, 0.06, 0.05, 0.04, 0.03, 0.02, 0.01)
 """Share of damage that a move loses for each place where it stands, the last one first (SmashWiki, Stale-move
 negation)."""
@@ -24,7 +26,7 @@ NEVER = 250
 
 def freshness(queue: Tensor, attack: Tensor) -> Tensor:
     """Ids of the last moves that hit (…, 9) and that of a move (…) → what is left of its damage, 0.55 … 1."""
-    losses = torch.tensor(LOSSES, device=queue.device)
+    losses = constant(LOSSES, queue.device)
     return 1 - ((queue == attack[..., None]).float() * losses).sum(dim=-1)
 
 

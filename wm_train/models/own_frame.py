@@ -51,12 +51,16 @@ class Block(nn.Module):
         self.into = nn.Linear(width, inner)
         self.given = nn.Linear(given, inner, bias=False) if given else None
         self.out = nn.Linear(inner, width)
+        self.dropout = 0.0
 
     def forward(self, h: Tensor, given: Tensor | None = None) -> Tensor:
         inner = self.into(self.norm(h))
         if self.given is not None:
             inner = inner + self.given(given)
-        return h + self.out(F.silu(inner))
+        inner = F.silu(inner)
+        if self.dropout > 0:
+            inner = F.dropout(inner, self.dropout)
+        return h + self.out(inner)
 
 
 class OwnFrameNetwork(nn.Module):
@@ -96,10 +100,19 @@ class OwnFrameNetwork(nn.Module):
         """bfloat16 in matrix products, but for the first, which positions go through."""
 
     @property
+    def _all_blocks(self) -> list[Block]:
+        blocks = [*self.blocks, self.decided, *self.later.values()]
+        return [block for block in blocks if isinstance(block, Block)]
+
+    @property
     def trunk_weights(self) -> list[Tensor]:
         """The matrices (out, in) of all blocks: those that may be in whole numbers."""
-        blocks = (*self.blocks, self.decided, *self.later.values())
-        return [layer.weight for block in blocks for layer in (block.into, block.out)]
+        return [layer.weight for block in self._all_blocks for layer in (block.into, block.out)]
+
+    def drop_out(self, share: float) -> None:
+        """From now on, hides this share of what is within blocks; 0 for none."""
+        for block in self._all_blocks:
+            block.dropout = share
 
     @property
     def memory_layout(self) -> Layout:

@@ -22,6 +22,7 @@ PER_WEIGHT = 16
 """Bytes: weight, gradient and two moments, float32."""
 DECODED_BYTES = 4 * (PLAYERS * (len(FLOAT_FIELDS) + len(INT_FIELDS) + len(CONTROL_NAMES)) + len(MATCH_FIELDS))
 MODES = ("device", "ram", "streaming")
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -68,15 +69,24 @@ def plan(need: Need, settings: TrainingConfig, device: torch.device, streams: bo
     raise UserError(_refusal(need, settings, device, modes[-1]))
 
 
-def plan_whole_games(frames: int, games: int, weights: int, data: int) -> Plan:
-    """What training on whole games takes of this machine: `data` bytes for so many `frames` of so many `games`, and so
-    many `weights`; batches come on top. Raises UserError, with a number of games that would fit, where none is left."""
-    found = Plan("ram", {"data": data, "model": weights * PER_WEIGHT}, {})
-    if not _fits(found, torch.device("cpu")):
-        room = (1 - SPARE) * free(torch.device("cpu")) - weights * PER_WEIGHT
+def plan_whole_games(
+    frames: int, games: int, weights: int, data: int, mode: str = "auto", device: torch.device = CPU
+) -> Plan:
+    """What training on whole games takes of this machine and of `device`: `data` bytes for so many `frames` of so many
+    `games`, and so many `weights`; batches come on top. Frames are read from the memory of an accelerator where they
+    fit into it, or must be (mode "device"). Raises UserError, with a number of games that would fit, where none is
+    left."""
+    model = weights * PER_WEIGHT
+    on_cpu = device.type == "cpu"
+    found = Plan("ram", {"data": data, "model": model}, {}) if on_cpu else Plan("ram", {"data": data}, {"model": model})
+    resident = Plan("device", {"data": data}, {"data": data, "model": model})
+    if not on_cpu and mode in ("auto", "device") and (mode == "device" or _fits(resident, device)):
+        found = resident
+    if not _fits(found, device):
+        room = (1 - SPARE) * min(free(CPU), free(device) if found.mode == "device" else free(CPU)) - model
         fitting = int(games * room / data)
         hint = f"--max-games {fitting} would fit" if fitting > 1 else "a larger machine is needed"
-        raise UserError(f"not enough memory for {frames:,} frames: {found.line(torch.device('cpu'))}; {hint}")
+        raise UserError(f"not enough memory for {frames:,} frames: {found.line(device)}; {hint}")
     return found
 
 

@@ -77,10 +77,12 @@ def train_phases(
     optimiser = learner.optimiser
     frames = int(dataset.frames[train_games].sum())
     weights = sum(weight.numel() for weight in model.parameters())
-    taken = plan_whole_games(frames, len(train_games), weights, WholeGames.bytes(frames))
+    taken = plan_whole_games(frames, len(train_games), weights, WholeGames.bytes(frames), settings.data, where)
     manifest["memory"] = {"mode": taken.mode, "host": taken.host, "device": taken.device}
     note(taken.line(where))
     corpus = WholeGames(dataset, train_games, folds=settings.folds)
+    if taken.mode == "device":
+        corpus.to(where)
     rollouts = Rollouts(dataset, held_games, settings.rollouts, settings.long_rollouts, where)
     phases = [phase for phase in settings.phases for _ in range(phase.steps)]
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -114,28 +116,28 @@ def train_phases(
     outcome = "stopped"
     try:
         with Interrupt() as interrupt:
-            for window in prefetch(batches(), depth=2):
+            for window in batches() if taken.mode == "device" else prefetch(batches(), depth=2):
                 if interrupt.wanted:
                     break
                 step += 1
                 phase = phases[step - 1]
                 rng = torch.Generator().manual_seed(settings.seed + step)
-                made = learner.gradients(window.to(where), phase, rng)
+                made = learner.step(window.to(where), phase, rng)
                 if not made.finite:
                     step -= 1
                     store()
                     bad = made.frames
                     torch.save({"before": bad.before, "carry": bad.carry, "match": bad.match,
                                 "controllers": bad.controllers, "after": bad.truth.after}, out / BAD)  # fmt: skip
-                    raise UserError(f"loss {made.loss.item()}, gradient {made.norm.item()} at step {step + 1}: not "
+                    norm = made.values["gradient_norm"]
+                    raise UserError(f"loss {made.values['loss']}, gradient {norm} at step {step + 1}: not "
                                     f"finite; its frames are in {out / BAD}; lower training.learning_rate")  # fmt: skip
-                optimiser.step()
                 schedule.step()
                 seen += window.match.shape[1] * phase.frames
-                for name, part in {**made.parts, "loss": made.loss}.items():
-                    sums[name] = sums.get(name, 0.0) + part.item()
+                for name, value in made.values.items():
+                    sums[name] = sums.get(name, 0.0) + value
                 if on_step:
-                    on_step(step, len(phases), made.loss.item())
+                    on_step(step, len(phases), made.values["loss"])
                 row: dict[str, Any] = {}
                 if step % LOGGED_EVERY == 0:
                     row = {name: total / LOGGED_EVERY for name, total in sums.items()}

@@ -15,10 +15,11 @@ from wm_train.dynamics.lasers import FLYING, SHOTS
 from wm_train.dynamics.memory import CONTROLLERS, NUMBERS, carry_of, remembered
 from wm_train.dynamics.named import Named, named
 from wm_train.dynamics.platforms import PLATFORMS, SIDES, forgotten
+from wm_train.dynamics.wind import WIND, lately
 
 FOLD = "fold"
 """In the carry while training: the fold of a match's game, from 1 on."""
-TOGETHER = 64
+TOGETHER = 1024
 """Games whose memory is worked out at the same time."""
 
 
@@ -54,8 +55,8 @@ class Unroll:
 
 class WholeGames:
     """The frames of `games` as arrays: floats (T, 2, F) float32, ints (T, 2, I) int32, controllers (T, 2, 13) float32,
-    numbers (T, 2, NUMBERS) int16, shots (T, 2, FLYING, SHOTS) and platforms (T, 2, PLATFORMS) float32; `first` and
-    `frames` say where each game lies, `fold` in which of `folds` it is, if in any."""
+    numbers (T, 2, NUMBERS) int16, shots (T, 2, FLYING, SHOTS), platforms (T, 2, PLATFORMS) and wind (T, WIND) float32;
+    `first` and `frames` say where each game lies, `fold` in which of `folds` it is, if in any."""
 
     def __init__(
         self, dataset: Dataset, games: list[int], on_game: Callable[[int, int], None] | None = None, folds: int = 0
@@ -78,16 +79,25 @@ class WholeGames:
         self.numbers = torch.zeros((*self.ints.shape[:2], len(NUMBERS)), dtype=torch.int16)
         self.shots = torch.zeros((*self.ints.shape[:2], FLYING, len(SHOTS)))
         self.platforms = torch.zeros((total, len(SIDES), len(PLATFORMS)))
+        self.wind = torch.zeros((total, len(WIND)))
         order = np.argsort(self.frames)
         for at in range(0, len(games), TOGETHER):
             self._remember(order[at : at + TOGETHER])
         starts = self.first - FIRST_FRAME
         self._starts, self._room = starts, self.first + self.frames - 1 - starts
+        self.device = torch.device("cpu")
+
+    def to(self, device: torch.device) -> WholeGames:
+        """Moves the frames into the memory of a device, where windows are read from then on."""
+        for name in ("floats", "ints", "controllers", "numbers", "shots", "platforms", "wind"):
+            setattr(self, name, getattr(self, name).to(device))
+        self.device = device
+        return self
 
     @staticmethod
     def bytes(frames: int) -> int:
         """What so many frames take."""
-        numbers = 2 * len(NUMBERS) + 4 * FLYING * len(SHOTS) + 4 * len(PLATFORMS)
+        numbers = 2 * len(NUMBERS) + 4 * FLYING * len(SHOTS) + 4 * len(PLATFORMS) + 2 * len(WIND)
         return frames * PLAYERS * (4 * (len(FLOAT_FIELDS) + len(INT_FIELDS) + len(CONTROL_NAMES)) + numbers)
 
     def _remember(self, games: np.ndarray) -> None:
@@ -97,11 +107,12 @@ class WholeGames:
             self.first[games] + np.minimum(np.arange(length)[:, None], self.frames[games] - 1)
         )  # (T, games)
         states = (named(self.floats[row], self.ints[row]) for row in rows)
-        for t, (numbers, shots, platforms) in enumerate(remembered(states, self.controllers[rows])):
+        for t, (numbers, shots, platforms, wind) in enumerate(remembered(states, self.controllers[rows])):
             alive = torch.from_numpy(t < self.frames[games])
             self.numbers[rows[t][alive]] = numbers[alive].to(torch.int16)
             self.shots[rows[t][alive]] = shots[alive]
             self.platforms[rows[t][alive]] = platforms[alive]
+            self.wind[rows[t][alive]] = wind[alive]
 
     def draw(self, count: int, length: int, rng: np.random.Generator) -> np.ndarray:
         """Rows (count,) at which windows of `length` frames begin, every frame from control on as likely as another."""
@@ -113,22 +124,24 @@ class WholeGames:
 
     def read(self, rows: np.ndarray, length: int, past: int = 0, forget: np.ndarray | None = None) -> Unroll:
         """Windows of the `length` frames from `rows` (B,) on, and `past` (at most −FIRST_FRAME − 1) before them.
-        `forget` (B,) bool: windows that know of platforms only what a match shows that was entered late."""
-        rows, length = rows - past, length + past
+        `forget` (B,) bool: windows that know of platforms and wind only what a match shows that was entered late."""
+        rows, length, where = rows - past, length + past, self.device
         game = np.searchsorted(self.first, rows, side="right") - 1
-        at = torch.from_numpy(rows[None] + np.arange(length)[:, None])  # (L, B)
-        frame = torch.from_numpy(rows - self.first[game] + FIRST_FRAME)[None] + torch.arange(length)[:, None]
-        stage = torch.from_numpy(self.stage[game])[None].expand(length, -1)
+        ahead = torch.arange(length, device=where)[:, None]
+        at = torch.from_numpy(rows).to(where)[None] + ahead  # (L, B)
+        frame = torch.from_numpy(rows - self.first[game] + FIRST_FRAME).to(where)[None] + ahead
+        stage = torch.from_numpy(self.stage[game]).to(where)[None].expand(length, -1)
         now = at[:-1].flatten()
         before = named(self.floats[now - 1], self.ints[now - 1])
-        history = self.controllers[now[:, None] - torch.arange(CONTROLLERS - 1, -1, -1)]
-        platforms = self.platforms[now - 1]
+        history = self.controllers[now[:, None] - torch.arange(CONTROLLERS - 1, -1, -1, device=where)]
+        platforms, wind = self.platforms[now - 1], self.wind[now - 1]
         if forget is not None:
-            late = torch.from_numpy(forget)[None].expand(length - 1, -1).reshape(-1, 1, 1)
-            platforms = torch.where(late, forgotten(platforms), platforms)
-        carry = carry_of(before, self.numbers[now - 1].int(), self.shots[now - 1], platforms, history)
+            late = torch.from_numpy(forget).to(where)[None].expand(length - 1, -1).reshape(-1, 1)
+            platforms = torch.where(late[..., None], forgotten(platforms), platforms)
+            wind = torch.where(late, lately(wind, -FIRST_FRAME), wind)
+        carry = carry_of(before, self.numbers[now - 1].int(), self.shots[now - 1], platforms, wind, history)
         carry = {name: value.unflatten(0, (length - 1, len(rows))) for name, value in carry.items()}
         if self.fold is not None:
-            carry[FOLD] = torch.from_numpy(self.fold[game])[None, :, None].expand(length - 1, -1, 1)
+            carry[FOLD] = torch.from_numpy(self.fold[game]).to(where)[None, :, None].expand(length - 1, -1, 1)
         match = torch.stack([frame.int(), stage], dim=-1)
         return Unroll(self.floats[at], self.ints[at], match, self.controllers[at], carry)

@@ -1,0 +1,67 @@
+"""Who pushes whom, as the rule says and as the choice of x follows it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from wm_runtime.facts import character
+from wm_runtime.replays.dataset import Dataset
+from wm_runtime.schema import FLOAT_FIELDS, INT_FIELDS
+from wm_train.dynamics.candidates import PUSH, PUSHED, UNPUSHED
+from wm_train.dynamics.kinematics import velocity
+from wm_train.dynamics.named import Named, named
+from wm_train.dynamics.push import Push
+from wm_train.training.whole_games import WholeGames
+
+FOX, PEACH = (character(name).internal_id for name in ("FOX", "PEACH"))
+WAIT, ROLL = 14, 233
+
+
+def pair(apart: float, other: int = FOX, action: int = WAIT, **fields: list[float]) -> Named:
+    state = named(torch.zeros(1, 2, len(FLOAT_FIELDS)), torch.zeros(1, 2, len(INT_FIELDS), dtype=torch.int32))
+    given = {"x": [0.0, apart], "character": [FOX, other], "action": [action, WAIT], **fields}
+    return {**state, **{name: torch.tensor([value]).to(state[name].dtype) for name, value in given.items()}}
+
+
+@pytest.mark.parametrize(
+    ("state", "pushed"),
+    [
+        (pair(6.5), [True, True]),
+        (pair(6.7), [False, False]),
+        (pair(6.5, PEACH), [False, False]),
+        (pair(6.1, PEACH), [True, True]),
+        (pair(6.5, action=ROLL), [False, True]),
+        (pair(6.5, y=[0.0, 5.0]), [False, False]),
+        (pair(6.5, airborne=[0, 1]), [False, False]),
+        (pair(6.5, hitlag=[4, 0]), [False, True]),
+    ],
+)
+def test_fighters_on_the_ground_push_each_other_where_their_radii_meet(state: Named, pushed: list[bool]) -> None:
+    assert Push()(state, state)[0].tolist() == pushed
+
+
+def test_who_leaves_the_ground_is_not_pushed() -> None:
+    before = pair(3.0)
+    assert Push()(before, {**before, "airborne": torch.tensor([[1, 0]])})[0].tolist() == [False, True]
+
+
+def test_places_with_a_push_differ_from_those_without_by_one(true_games: Dataset) -> None:
+    assert len(PUSHED) == len(UNPUSHED)
+    assert not set(PUSHED) & set(UNPUSHED)
+
+
+def test_who_is_pushed_in_games_is_pushed_by_the_rule(true_games: Dataset) -> None:
+    corpus = WholeGames(true_games, list(range(min(8, len(true_games)))))
+    state = named(corpus.floats, corpus.ints)
+    before, after = ({name: value[part] for name, value in state.items()} for part in (slice(-1), slice(1, None)))
+    rule = Push()(before, after)
+    away = torch.where(before["x"] >= before["x"].flip(1), 1.0, -1.0)
+    beside = (after["x"] - before["x"] - velocity(after)[0]) * away
+    grounded = ((before["airborne"] == 0) & (after["airborne"] == 0)).all(dim=-1, keepdim=True)
+    free = grounded & (before["action"] > 13) & (before["hitlag"] == 0) & (after["hitlag"] == 0)
+    pushed, still = (beside - PUSH).abs() < 0.004, beside.abs() < 0.004
+    if (free & pushed).sum() < 100:
+        pytest.skip("nobody is pushed in the games at hand")
+    assert (free & pushed & rule).sum() >= 0.95 * (free & pushed).sum()
+    assert (free & rule & pushed).sum() >= 0.93 * (free & rule & (pushed | still)).sum()
