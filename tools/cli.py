@@ -9,6 +9,7 @@ import typer
 from wm_runtime.errors import UserError
 from wm_tools import (
     bench,
+    blend,
     demo,
     evaluate,
     experiments,
@@ -33,8 +34,8 @@ app.add_typer(experiments.app, name="experiments")
 app.add_typer(bench.app, name="bench")
 app.add_typer(runs.app, name="runs")
 COMMANDS = (
-    demo.demo, train.train, prune.prune, run_card.run_card, models.export, evaluate.evaluate, policy.train_policy,
-    policy.evaluate_policy, rollout.rollout, stream.serve, stream.watch, stream.fields,
+    demo.demo, train.train, prune.prune, blend.blend, run_card.run_card, models.export, evaluate.evaluate,
+    policy.train_policy, policy.evaluate_policy, rollout.rollout, stream.serve, stream.watch, stream.fields,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)

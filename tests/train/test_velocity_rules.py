@@ -118,3 +118,39 @@ def test_a_stick_at_rest_has_a_slope() -> None:
     assert driven.item() == pytest.approx(0.48)
     assert stick.grad is not None
     assert stick.grad.item() == pytest.approx(0.1)
+
+
+LANDING, DASHES = 43, 20
+
+
+@pytest.mark.parametrize(
+    ("action", "share", "once", "twice"),
+    [(LANDING, 1.5, 2, 2), (LANDING, 0.9, 1, 1), (DASHES, 1.5, 1, 2), (DASHES, 0.9, 1, 2)],
+)
+def test_friction_doubles_for_who_is_faster_than_it_walks(action: int, share: float, once: int, twice: int) -> None:
+    """In moves like landing; a dash has both to choose from."""
+    candidates = Candidates(MoveTables())
+    speed, friction = share * physics("walk")[FOX], physics("friction")[FOX]
+    move = torch.tensor([[FOX * (FIELD["action"].classes or 0) + action]])
+    rubbed = candidates._rubbed(torch.tensor([[-speed]]), torch.tensor([[FOX]]), move)
+    assert [v.item() for v in rubbed] == pytest.approx([-(speed - k * friction) for k in (0.5, once, twice)], abs=1e-5)
+
+
+@pytest.mark.skipif(not REPLAYS.exists(), reason="needs real games")
+def test_friction_of_games_is_as_ruled(true_games: Dataset) -> None:
+    candidates = Candidates(MoveTables())
+    right = frames = 0
+    for game in range(min(10, len(true_games))):
+        columns = {name: torch.from_numpy(values.astype(np.float32)) for name, values in true_games.columns(game).items()
+                   if name in ("action", "character", "airborne", "hitlag", "self_x_ground")}  # fmt: skip
+        before, after = ({n: v[part] for n, v in columns.items()} for part in (slice(-1), slice(1, None)))
+        character, action = before["character"].long(), after["action"].long()
+        v, friction = before["self_x_ground"], candidates.friction[character]
+        free = (before["airborne"] == 0) & (after["airborne"] == 0) & (before["hitlag"] == 0) & (after["hitlag"] == 0)
+        free &= (v.abs() > 3 * friction) & candidates.doubles[action]
+        lost = (v - after["self_x_ground"]).abs() / friction
+        free &= ((lost - 1).abs() < 0.01) | ((lost - 2).abs() < 0.01)
+        ruled = candidates._rubbed(v, character, character * candidates.doubles.numel() + action)[1]
+        frames += int(free.sum())
+        right += int((free & ((ruled - after["self_x_ground"]).abs() < 3e-4)).sum())
+    assert right >= 0.998 * frames > 0
