@@ -13,7 +13,7 @@ from wm_train.dynamics.tables import MoveTables
 
 
 def held(history: list[tuple[str, list[float]]], facing: int = 1) -> dict[tuple[str, float, float], float]:
-    """Controllers of the last frames and the next one, by name (the rest is 0) → frames that each of HELD has lasted."""
+    """Controllers of the last frames and the next one, by name (others 0) → frames that each of HELD has lasted."""
     state = named(torch.zeros(1, 2, len(FLOAT_FIELDS)), torch.zeros(1, 2, len(INT_FIELDS), dtype=torch.int32))
     state["facing"] = torch.full((1, 2), facing, dtype=torch.int32)
     pads = torch.zeros(1, CONTROLLERS + 1, 2, len(CONTROL_NAMES))

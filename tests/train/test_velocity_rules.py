@@ -141,8 +141,8 @@ def test_friction_of_games_is_as_ruled(true_games: Dataset) -> None:
     candidates = Candidates(MoveTables())
     right = frames = 0
     for game in range(min(10, len(true_games))):
-        columns = {name: torch.from_numpy(values.astype(np.float32)) for name, values in true_games.columns(game).items()
-                   if name in ("action", "character", "airborne", "hitlag", "self_x_ground")}  # fmt: skip
+        game_columns, names = true_games.columns(game), ("action", "character", "airborne", "hitlag", "self_x_ground")
+        columns = {name: torch.from_numpy(game_columns[name].astype(np.float32)) for name in names}
         before, after = ({n: v[part] for n, v in columns.items()} for part in (slice(-1), slice(1, None)))
         character, action = before["character"].long(), after["action"].long()
         v, friction = before["self_x_ground"], candidates.friction[character]
