@@ -1,8 +1,9 @@
 """Dream Land's wind: which way it blows, and since when, from what it has done to fighters.
 
 The tree blows to one side for GUST frames, and moves whoever is in a box of the stage by PACE units a frame, whatever
-they do; when it begins nothing says. On 60 games of `train`: a gust that has somebody in its way all along lasts 274
-frames, 34 times of 34; of 15,700 frames of fighters well within the box while one blows, 99.6 % are moved.
+they do; when it begins nothing says. On 60 games of `train` nobody is moved for longer than 274 frames on end, and 34
+times somebody is for just that long; of 7,366 frames of those gusts on which a fighter is 20 to 65 units along and up to
+20 units high, it is moved on all. On 40 games, 98.6 % of 62,931 frames of wind were known to come on the frame before.
 """
 
 from __future__ import annotations
