@@ -58,7 +58,7 @@ def felt(wind: Tensor, last: Named, state: Named) -> Tensor:
     begins = any_way & (shown != blows)
     first = torch.where(shown > 0, still[1], still[0])
     ends = (blows != 0) & ~any_way
-    ends &= torch.where(blows > 0, calm_there[1], calm_there[0]) | (since + 1 >= GUST)
+    ends &= ((blows > 0) & calm_there[1]) | ((blows < 0) & calm_there[0]) | (since + 1 >= GUST)
     now = torch.where(any_way, shown, torch.where(ends, torch.zeros_like(blows), blows))
     since = torch.where(begins | ends, torch.zeros_like(since), (since + 1).clamp(max=LIMIT))
     from_start = torch.where(begins, first, torch.where(ends, torch.zeros_like(from_start), from_start))
