@@ -156,13 +156,32 @@ def test_a_plan_says_what_it_takes_and_a_refusal_what_would_fit(having) -> None:
 def test_whole_games_that_do_not_fit_are_refused_with_a_number_that_would(having) -> None:
     having(ram=8)
     line = plan_whole_games(1_000_000, 100, 5_000_000, WholeGames.bytes(1_000_000)).line(CPU)
-    assert re.match(r"data in RAM; RAM 0\.5\d GiB \(data 0\.5\d GiB \+ model 76 MiB\) of 8\.00 GiB free", line)
+    assert re.match(r"data in RAM; RAM 0\.6\d GiB \(data 0\.5\d GiB \+ model 76 MiB\) of 8\.00 GiB free", line)
     having(ram=0.25)
     with pytest.raises(UserError, match=r"not enough memory for 1,000,000 frames: .*--max-games [2-4]\d would fit"):
         plan_whole_games(1_000_000, 100, 5_000_000, WholeGames.bytes(1_000_000))
     having(ram=0.01)
     with pytest.raises(UserError, match="a larger machine"):
         plan_whole_games(1_000_000, 100, 5_000_000, WholeGames.bytes(1_000_000))
+
+
+def test_whole_games_are_kept_by_an_accelerator_that_has_room(having) -> None:
+    asked = (1_000_000, 100, 5_000_000, WholeGames.bytes(1_000_000))
+    having(ram=8, accelerator=8)
+    kept = plan_whole_games(*asked, device=GPU)
+    assert (kept.mode, list(kept.host), list(kept.device)) == ("device", ["data"], ["data", "model"])
+    assert plan_whole_games(*asked, "ram", GPU).mode == "ram"
+    having(ram=8, accelerator=0.25)
+    assert plan_whole_games(*asked, device=GPU).mode == "ram"
+    with pytest.raises(UserError, match=r"--max-games [2-5]\d would fit"):
+        plan_whole_games(*asked, "device", GPU)
+
+
+def test_windows_of_a_corpus_are_read_from_the_device_that_it_is_on(dataset: Dataset) -> None:
+    corpus = WholeGames(dataset, [0, 1], folds=2)
+    rows = corpus.draw(4, 3, np.random.default_rng(0))
+    elsewhere = corpus.to(torch.device("meta")).read(rows, 3, forget=np.zeros(4, bool))
+    assert {part.device.type for part in (elsewhere.floats, elsewhere.match, *elsewhere.carry.values())} == {"meta"}
 
 
 def test_a_run_says_its_plan_and_a_run_that_does_not_fit_leaves_nothing(dataset, experiment, tmp_path, having) -> None:
