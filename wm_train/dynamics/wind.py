@@ -2,8 +2,8 @@
 
 The tree blows to one side for GUST frames, and moves whoever is in a box of the stage by PACE units a frame, whatever
 they do; when it begins nothing says. On 60 games of `train` nobody is moved for longer than 274 frames on end, and 34
-times somebody is for just that long; of 7,366 frames of those gusts on which a fighter is 20 to 65 units along and up to
-20 units high, it is moved on all. On 40 games, 98.6 % of 62,931 frames of wind were known to come on the frame before.
+times somebody is for just that long; on 7,366 frames of those gusts a fighter is 20 to 65 units along and at most 20
+units high, and it is moved on all. On 40 games, 98.6 % of 62,931 frames of wind were known to come on the frame before.
 """
 
 from __future__ import annotations
