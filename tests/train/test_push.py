@@ -5,17 +5,20 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wm_runtime.facts import character
+from wm_runtime.facts import STAGES, character
 from wm_runtime.replays.dataset import Dataset
-from wm_runtime.schema import FLOAT_FIELDS, INT_FIELDS
-from wm_train.dynamics.candidates import PUSH, PUSHED, UNPUSHED
+from wm_runtime.schema import CONTROL_NAMES, FLOAT_FIELDS, INT_FIELDS
+from wm_train.dynamics.candidates import PUSH, PUSHED, UNPUSHED, Candidates
+from wm_train.dynamics.geometry import Geometry
 from wm_train.dynamics.kinematics import velocity
 from wm_train.dynamics.named import Named, named
 from wm_train.dynamics.push import Push
+from wm_train.dynamics.tables import MoveTables
 from wm_train.training.whole_games import WholeGames
 
 FOX, PEACH = (character(name).internal_id for name in ("FOX", "PEACH"))
 WAIT, ROLL = 14, 233
+(FINAL_DESTINATION,) = [stage for stage in STAGES if stage.name == "FINAL_DESTINATION"]
 
 
 def pair(apart: float, other: int = FOX, action: int = WAIT, **fields: list[float]) -> Named:
@@ -46,7 +49,16 @@ def test_who_leaves_the_ground_is_not_pushed() -> None:
     assert Push()(before, {**before, "airborne": torch.tensor([[1, 0]])})[0].tolist() == [False, True]
 
 
-def test_places_with_a_push_differ_from_those_without_by_one(true_games: Dataset) -> None:
+def test_places_with_a_push_differ_from_those_without_by_one() -> None:
+    state = pair(4.0, self_x_ground=[0.5, -0.25], knockback_x=[0.1, 0.0])
+    nothing = torch.zeros(1, 2)
+    places = Geometry().places(torch.tensor([FINAL_DESTINATION.id]))
+    row, pads = torch.zeros(1, 2, dtype=torch.int64), torch.zeros(1, 2, len(CONTROL_NAMES))
+    options = Candidates(MoveTables()).x(
+        state, state, state, row, row, row, places, torch.ones(1, 2), pads, pads, nothing
+    )  # fmt: skip
+    by = options[..., list(PUSHED)] - options[..., list(UNPUSHED)]
+    assert torch.allclose(by, torch.tensor([[[-PUSH], [PUSH]]]).expand_as(by), atol=1e-6)
     assert len(PUSHED) == len(UNPUSHED)
     assert not set(PUSHED) & set(UNPUSHED)
 

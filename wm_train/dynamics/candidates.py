@@ -145,7 +145,6 @@ class Candidates(nn.Module):
         table = self.tables.of("moves")[row]  # (N, 2, columns)
         own = {name: before[name] * facing if name in MIRRORED else before[name] for name in VELOCITIES}
         formulas = self._formulas(own, character, move, row, controllers, last_controllers, facing)
-        formulas["self_x_ground"][:3] = self._rubbed(own["self_x_ground"], character, move)
         knocked = self._knockback(before, attack, rise, last_controllers, facing)
         formulas = {name: [*columns, *knocked.get(name, [])] for name, columns in formulas.items()}
         out = {}
@@ -218,6 +217,7 @@ class Candidates(nn.Module):
         spin = self.tables.of("spin")[row]
         spun_x = _known(spin[..., 0], torch.ones_like(x)) * x - _known(spin[..., 1], none) * y
         spun_y = _known(spin[..., 0], torch.ones_like(x)) * y + _known(spin[..., 1], none) * x
+        rubbed = self._rubbed(ground, character, move)
         entry = self.tables.entry[move]
         entered = _slower(x * _known(entry[..., 0], torch.ones_like(x)), _known(entry[..., 1], none))
         return {
@@ -229,7 +229,7 @@ class Candidates(nn.Module):
                        y * kept, spun_y],
             "knockback_x": [kx * left, *_rubbed(kx, friction), -kx],
             "knockback_y": [ky * left, -ky, ky * -0.8],
-            "self_x_ground": [*self._on_ground(ground, x, stick, character), *in_air[::2], in_air[3],
+            "self_x_ground": [*self._on_ground(ground, x, stick, character, rubbed), *in_air[::2], in_air[3],
                               x * AIR_DODGE_DECAY, dodge_x * AIR_DODGE_DECAY, _slower(ground, slow[..., 1]),
                               ground + 2 * (stick * walk[..., 0] + stick.sign() * walk[..., 1]), -usual_ground],
         }  # fmt: skip
@@ -251,8 +251,10 @@ class Candidates(nn.Module):
         top, slowed = stick * self.air_speed[character], _slower(v, friction)
         return push, top, slowed, _driven(v, push, top, friction)
 
-    def _on_ground(self, v: Tensor, air: Tensor, stick: Tensor, character: Tensor) -> list[Tensor]:
-        """Friction, walking, dashing and running from velocity v, all (N, 2)."""
+    def _on_ground(
+        self, v: Tensor, air: Tensor, stick: Tensor, character: Tensor, rubbed: list[Tensor]
+    ) -> list[Tensor]:
+        """Friction (`rubbed`), walking, dashing and running from velocity v, all (N, 2)."""
         table = _known(self.tables.ground[character], torch.zeros_like(v)[..., None])
         friction = self.friction[character]
         walk, dash = (stick * table[..., i] + stick.sign() * table[..., i + 1] for i in (0, 2))
@@ -263,7 +265,7 @@ class Candidates(nn.Module):
         gain = torch.where((of_walk > 0) & (of_walk < 1), walk * (1 - of_walk), walk)
         gain = torch.where(of_walk < 0, 2 * walk, gain)
         return [
-            *_rubbed(v, friction), _slower(v * TURN_SHARE, friction), strides, air, -v,
+            *rubbed, _slower(v * TURN_SHARE, friction), strides, air, -v,
             _driven(v, gain, strides, friction), v + dash, fastest, _driven(v, run, fastest, friction),
             _driven(v, dash, fastest, friction), v + 0.5 * walk * (1 - of_walk),
         ]  # fmt: skip
@@ -316,7 +318,8 @@ class Candidates(nn.Module):
         x, facing, character = before["x"], before["facing"].float(), before["character"].long()
         air, ground = before["self_x_air"] * facing, before["self_x_ground"] * facing
         stick = controllers[..., C_["main_x"]] * facing
-        on_ground = self._on_ground(ground, air, stick, character)
+        rubbed = _rubbed(ground, self.friction[character])
+        on_ground = self._on_ground(ground, air, stick, character, rubbed)
         _, _, slowed, reached = self._drifting(air, stick, character)
         blown = before["knockback_x"] * _left(before["knockback_x"], before["knockback_y"])
         slid = _slower(before["knockback_x"], self.friction[character])

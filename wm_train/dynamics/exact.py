@@ -45,7 +45,7 @@ from wm_train.dynamics.stale import freshness
 from wm_train.dynamics.strikes import COLUMNS, GRABS
 from wm_train.dynamics.tables import MoveTables
 from wm_train.dynamics.walk import Walk
-from wm_train.encoding import stage_of
+from wm_train.encoding import BITS, stage_of
 from wm_train.models.own_frame import OwnFrameNetwork, RowEmbedding, vocabulary
 from wm_train.training.records import Batch
 from wm_train.training.whole_games import FOLD, Unroll
@@ -59,7 +59,7 @@ CLASSES = {"turns": 2, "airborne": 2, "hurtbox": 3, "jumps": 7, "l_cancel": 3, "
 """Field → classes of its head. Seen from a fighter there is no left and right: it turns around, or does not."""
 CHOICES = {"last_attack": 4, "combo_count": 4, "last_hit_by": 3}
 """Whole-numbered field → number of its candidates, the first of which is that it stays."""
-BITS = 8 * len(FLAGS)
+FLAG_BITS = 8 * len(FLAGS)
 AT_LAST = ("x", "y")
 """Fields chosen when all else of the next frame is known."""
 CHOSEN_IN_TURN = ("self_x_ground", "self_x_air", "self_y", "knockback_x", "knockback_y")
@@ -69,7 +69,7 @@ HEADS: dict[str, dict[str, int]] = {
     "struck": {
         **{name: size for name, size in SIZES.items() if name not in ("percent", *AT_LAST)},
         **{f"{name}.value": 1 for name in SIZES if name not in ("percent", "hitlag", *AT_LAST)},
-        **CLASSES, **CHOICES, "flags": BITS,
+        **CLASSES, **CHOICES, "flags": FLAG_BITS,
     },
     "moved": {name: size for at in AT_LAST for name, size in ((at, SIZES[at]), (f"{at}.value", 1))},
 }  # fmt: skip
@@ -479,7 +479,7 @@ class ExactCore(Core):
         for name in CLASSES:
             target = after[name] if name in after else (after["facing"] != true_before["facing"]).int()
             out[name] = _nll(outcome.logits[name], target.clamp(0, CLASSES[name] - 1)) * same
-        bits = constant(tuple(1 << i for i in range(8)), same.device, torch.int32)
+        bits = constant(BITS, same.device, torch.int32)
         flags = torch.cat([((after[name][..., None] & bits) > 0).float() for name in FLAGS], dim=-1)
         wrong = F.binary_cross_entropy_with_logits(outcome.logits["flags"], flags, reduction="none").mean(dim=-1)
         out["flags"] = wrong * same

@@ -24,7 +24,7 @@ from wm_train.dynamics.platforms import FOUNTAIN, UNKNOWN, next_heights
 from wm_train.dynamics.stale import freshness
 from wm_train.dynamics.tables import FEET_LOCKED, MOVE_COLUMNS, MoveTables
 from wm_train.dynamics.wind import ABOVE, AHEAD, BEHIND, BELOW, DREAM_LAND, GUST
-from wm_train.encoding import STAGE_VOCABULARY, stage_of
+from wm_train.encoding import BITS, STAGE_VOCABULARY, stage_of
 
 CHARACTERS, ACTIONS = FIELD["character"].classes or 0, FIELD["action"].classes or 0
 AIR_DODGE, AIR_DODGE_DECAY = 3.1, 0.9
@@ -461,7 +461,7 @@ class Features(nn.Module):
 
     def _flags(self, state: Named) -> Tensor:
         """The 40 flag bits of self, (N, 2, 40)."""
-        bits = constant(tuple(1 << i for i in range(8)), state["x"].device, torch.int32)
+        bits = constant(BITS, state["x"].device, torch.int32)
         return torch.cat([((state[name][..., None] & bits) > 0).float() for name in FLAGS], dim=-1)
 
 

@@ -64,11 +64,10 @@ class Learner:
     def step(self, window: Unroll, phase: Phase, rng: torch.Generator) -> Gradients:
         """The optimiser's steps on a window, as many as the phase says: → what the last of them was made of. It stops
         ahead of one that is not finite, which then is what is returned."""
-        frames, index, weight = self.worth_learning(window, phase, rng)
+        frames, weight = self.worth_learning(window, phase, rng)
         for i in range(phase.updates):
-            part = index[i :: phase.updates]
-            made = self._gradients(frames.take(part), None if weight is None else weight[i :: phase.updates], phase,
-                                   rng.initial_seed() * phase.updates + i)  # fmt: skip
+            part, seed = slice(i, None, phase.updates), rng.initial_seed() * phase.updates + i
+            made = self._gradients(frames.take(part), None if weight is None else weight[part], phase, seed)
             if not made.finite:
                 return made
             self.optimiser.step()
@@ -92,19 +91,17 @@ class Learner:
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.gradient_clip)
         return parts, loss, norm
 
-    def worth_learning(
-        self, window: Unroll, phase: Phase, rng: torch.Generator
-    ) -> tuple[Frames, Tensor, Tensor | None]:
-        """The frames of a window, or of a rollout from its first one; the index (K,) of those from which a step learns,
-        and their weights (K,)."""
-        if not phase.rolled_out:
-            frames, losses = self._graphed("true", phase, self._true_frames)(window), None
-        else:
-            frames, losses = self._graphed("roll", phase, self._own_frames)(window)
-        if losses is None or phase.share == 1:
-            return frames, torch.arange(len(frames.match), device=self.device), None
+    def worth_learning(self, window: Unroll, phase: Phase, rng: torch.Generator) -> tuple[Frames, Tensor | None]:
+        """The frames of a window, or of a rollout from its first one, from which a step learns, and their weights
+        (N,)."""
         count = round(phase.share * phase.frames * window.match.shape[1])
-        return frames, *important(losses, max(1, count), rng)
+        if not phase.rolled_out:
+            return self._graphed("true", phase, self._true_frames)(window), None
+        frames, losses = self._graphed("roll", phase, self._own_frames)(window)
+        if phase.share == 1:
+            return frames, None
+        index, weight = important(losses, max(1, count), rng)
+        return frames.take(index), weight
 
     def _true_frames(self, window: Unroll) -> Frames:
         return self.core.followed(self.core.true_frames(window), window)

@@ -83,7 +83,8 @@ def plan_whole_games(
     if not on_cpu and mode in ("auto", "device") and (mode == "device" or _fits(resident, device)):
         found = resident
     if not _fits(found, device):
-        room = (1 - SPARE) * min(free(CPU), free(device) if found.mode == "device" else free(CPU)) - model
+        holders = (CPU, device) if found.mode == "device" else (CPU,)
+        room = (1 - SPARE) * min(map(free, holders)) - model
         fitting = int(games * room / data)
         hint = f"--max-games {fitting} would fit" if fitting > 1 else "a larger machine is needed"
         raise UserError(f"not enough memory for {frames:,} frames: {found.line(device)}; {hint}")
