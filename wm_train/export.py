@@ -74,11 +74,11 @@ def export(model: WorldModel, manifest: dict[str, Any], path: str | Path, whole:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            flat, inputs, input_names=names, output_names=outputs, opset_version=OPSET, dynamo=True, optimize=False,
-            dynamic_shapes=(*program_inputs[:4], tuple(program_inputs[4:])), verbose=False,
+            flat, inputs, opset_version=OPSET, dynamo=True, optimize=False, verbose=False,
+            dynamic_shapes=(*program_inputs[:4], tuple(program_inputs[4:])),
         )  # fmt: skip
         assert program is not None
-        graph = _optimized(program.model)
+        graph = _optimized(program.model, names, outputs)
         if whole is not None:
             trunk = getattr(model.core.network, "trunk_weights", [])
             graph = quantize(graph, [weight.T.contiguous().numpy() for weight in trunk], whole)
@@ -90,9 +90,10 @@ def export(model: WorldModel, manifest: dict[str, Any], path: str | Path, whole:
     write_artifact(path, graph, {**found, **metadata(model, manifest, inputs, outputs)})
 
 
-def _optimized(model: ir.Model) -> bytes:
-    """What the exporter's own optimisation makes of a step, but for one of its rules: that one looks at all pairs of
-    slices anew for every slice, which took 200 of 290 seconds and found nothing."""
+def _optimized(model: ir.Model, inputs: list[str], outputs: list[str]) -> bytes:
+    """A step and the names of its inputs and outputs → what the exporter's own optimisation makes of it, but for one
+    of its rules: that one looks at all pairs of slices anew for every slice, which took 200 of 290 seconds and found
+    nothing."""
     passes.InlinePass()(model)
     for _ in range(2):
         fold_constants_ir(model, onnx_shape_inference=True)
@@ -101,10 +102,13 @@ def _optimized(model: ir.Model) -> bytes:
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         passes.DeduplicateInitializersPass(),
         passes.CommonSubexpressionEliminationPass(),
-        passes.OutputFixPass(),
-        passes.NameFixPass(),
+        passes.OutputFixPass(),  # an input that is an output has two names
     ):
         change(model)
+    for values, names in ((model.graph.inputs, inputs), (model.graph.outputs, outputs)):
+        for value, name in zip(values, names, strict=True):
+            value.name = name
+    passes.NameFixPass()(model)
     return ir.to_proto(model).SerializeToString()
 
 
