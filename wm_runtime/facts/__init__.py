@@ -184,6 +184,31 @@ def physics(name: str) -> np.ndarray:
     return out
 
 
+@dataclass(frozen=True)
+class LaserStart:
+    """How a laser leaves Fox or Falco, or a needle Sheik, where the move is at `state_age`, which has reached
+    `leaves`: where, units ahead of and above the fighter's place on the frame before, and its velocity ahead and up,
+    units a frame."""
+
+    character: int
+    action: int
+    leaves: float
+    state_age: float
+    ahead: float
+    above: float
+    forth: float
+    up: float
+
+
+def laser_starts() -> list[LaserStart]:
+    """Every one that is known, by fighter, move and age; of a throw, that age depends on its victim's weight."""
+    return [
+        LaserStart(character(laser["character"]).internal_id, laser["action"], laser["leaves"], *row)
+        for laser in _load("lasers.json")["lasers"]
+        for row in laser["rows"]
+    ]
+
+
 def action_name(action: int) -> str:
     """Name of an action state; "SPECIAL_341" and so on where it depends on the character."""
     return ACTION_NAMES[action] if 0 <= action < len(ACTION_NAMES) else f"SPECIAL_{action}"

@@ -17,7 +17,7 @@ from wm_train.dynamics.constants import constant
 from wm_train.dynamics.geometry import Geometry, ceiling, crosses, support
 from wm_train.dynamics.hitboxes import HitboxDistance
 from wm_train.dynamics.kinematics import length, velocity
-from wm_train.dynamics.lasers import nearest
+from wm_train.dynamics.lasers import nearest, next_shots
 from wm_train.dynamics.memory import CONTROLLERS, COUNTERS, Past, pressed, struck_with
 from wm_train.dynamics.named import Named, bounded
 from wm_train.dynamics.platforms import FOUNTAIN, UNKNOWN, next_heights
@@ -138,7 +138,7 @@ class Features(nn.Module):
         fine += self._stale(state, past) + self._tech(state, past, controllers) + self._carried(state, past)
         fine += self._seen(rows) + self._listed(state, past) + self._platforms(state, past, match)
         fine += self._shots_then(state, past) + self._wind(state, past, match)
-        fine += self._presses(state, past, controllers)
+        fine += self._presses(state, past, controllers) + self._beams(state, past, rows)
         parts.append(torch.stack(fine, dim=-1))
         return torch.cat(parts, dim=-1)
 
@@ -326,6 +326,13 @@ class Features(nn.Module):
         flies = ((speed_x != 0) | (speed_y != 0)).float()
         to_x, to_y = from_x + (vx.flip(1) - speed_x) * flies, from_y + (vy.flip(1) - speed_y) * flies
         mine = [speed_y / 7, *scaled(to_x * state["facing"].float(), (8.0,)), *scaled(to_y, (10.0, 3.0))]
+        return [*mine, *(column.flip(1) for column in mine)]
+
+    def _beams(self, state: Named, past: Past, rows: Named) -> list[Tensor]:
+        """How far this fighter's lasers will be from the other fighter's body in a frame, and the reverse."""
+        lasers = next_shots(past.shots, state, pace(state, past))
+        gap = self.tables.strikes.reach(lasers, state, rows["self_row"], self.tables.fold)
+        mine = scaled(gap, (8.0, 3.0, 1.0))
         return [*mine, *(column.flip(1) for column in mine)]
 
     def _left(self, state: Named, past: Past) -> list[Tensor]:

@@ -20,6 +20,7 @@ from wm_runtime.facts import FAMILIES
 from wm_runtime.schema import FIELD
 from wm_train.dynamics.hitboxes import FAR, HitboxDistance
 from wm_train.dynamics.kinematics import velocity
+from wm_train.dynamics.lasers import WIDE, beside
 from wm_train.dynamics.named import Named
 from wm_train.dynamics.stale import begins_anew, frames_since
 
@@ -50,9 +51,11 @@ CAUGHT = (*FAMILIES["grabbed"], *FAMILIES["captured"])
 ROW_GRID = 1 / 16
 """What a row's circles differ by is kept to so much, units: in a byte each."""
 EPOCHS, BATCH, RATE, FADES = 10, 8192, 0.05, 0.8
-HELD_BACK = (0.002, 0.1, 3e-6)
-"""Penalty on what a move's, and a row's, circles differ by: rows are seen seldom; and on the sum over moves of what
-their hitboxes differ by from those that are listed."""
+AGES = 64
+"""Ages of an action at which a pose that all characters share is told apart; the last stands for all later ones."""
+HELD_BACK = (0.002, 0.1, 3e-6, 0.05)
+"""Penalty on what a move's, and a row's, circles differ by: rows are seen seldom; on the sum over moves of what their
+hitboxes differ by from those that are listed; and on what all characters' circles differ by at an age of an action."""
 
 
 class Strikes(nn.Module):
@@ -110,16 +113,10 @@ class Strikes(nn.Module):
         free = (state["hitlag"] <= 1).float()
         vx, vy = velocity(state)
         x, y, facing = state["x"] + vx * free, state["y"] + vy * free, state["facing"].float()
-        stands = (state["character"] * ACTIONS + state["action"]).long()
-        own = {"body": self.body, "body_row": self.body_row, "bias": self.bias, "nudge": self.nudge}
-        told = own if fold is None else self.folds
-        shift = 0 if fold is None else fold * len(self.body)
+        told, shift = self._told(fold)
         now, before = (nudged(box, told["nudge"][move + shift]) for box in self._boxes(move, age))
-        body = told["body"][stands + shift] + told["body_row"][row]
-        bubble = shrunk(self.bubble[state["character"].long()], state["shield"])
         grabs = (action == GRABS[0]) | (action == GRABS[1])
-        shields = torch.stack([state["action"] == a for a in SHIELDS]).any(dim=0) & ~grabs.flip(1)
-        body = torch.where(shields[..., None, None], bubble[..., None, :], body)
+        body = self._bodies(state, row, ~grabs.flip(1), fold)
         ahead = (x.flip(1) - x) * facing
         turned = facing * facing.flip(1)
         up, shape = y.flip(1) - y, self.shape.unbind()
@@ -131,6 +128,34 @@ class Strikes(nn.Module):
         columns = [logit.clamp(NEVER, 8.0) * 0.25, (logit * 0.7).clamp(-1.0, 1.0), active.float(), fresh,
                    logit.sigmoid() * fresh, at_x * active, at_y * active]  # fmt: skip
         return torch.stack(columns, dim=-1)
+
+    def reach(self, lasers: Tensor, state: Named, row: Tensor, fold: Tensor | None = None) -> Tensor:
+        """Lasers of the next frame (N, 2, L, SHOTS), the present state and its row of the tables (N, 2) → how far each
+        fighter's nearest one is from the other fighter, if that goes on as it moves, units (N, 2); FAR for none."""
+        free = (state["hitlag"] <= 1).float()
+        vx, vy = velocity(state)
+        body = self._bodies(state, row, torch.ones_like(row, dtype=torch.bool), fold)  # (N, 2, CIRCLES, 3)
+        x = (state["x"] + vx * free)[..., None] + state["facing"].float()[..., None] * body[..., 0]
+        y = (state["y"] + vy * free)[..., None] + body[..., 1]
+        x, y, radius = (part.flip(1)[:, :, None] for part in (x, y, body[..., 2]))
+        gap = (beside(lasers[:, :, :, None], x, y) - radius).amin(dim=-1) - WIDE * (lasers[..., 3] > 0)
+        flies = (lasers[..., 2] != 0) | (lasers[..., 3] != 0)
+        return torch.where(flies, gap, torch.full_like(gap, FAR)).amin(dim=-1)
+
+    def _told(self, fold: Tensor | None) -> tuple[dict[str, Tensor], Tensor | int]:
+        """The tables that matches of these folds are told, and where theirs begin."""
+        if fold is None:
+            return {"body": self.body, "body_row": self.body_row, "bias": self.bias, "nudge": self.nudge}, 0
+        return self.folds, fold * len(self.body)
+
+    def _bodies(self, state: Named, row: Tensor, shielded: Tensor, fold: Tensor | None) -> Tensor:
+        """Circles of the fighters (N, 2, CIRCLES, 3); of who shields and is `shielded` (N, 2), its shield."""
+        told, shift = self._told(fold)
+        stands = (state["character"] * ACTIONS + state["action"]).long()
+        body = told["body"][stands + shift] + told["body_row"][row]
+        bubble = shrunk(self.bubble[state["character"].long()], state["shield"])
+        shields = torch.stack([state["action"] == a for a in SHIELDS]).any(dim=0) & shielded
+        return torch.where(shields[..., None, None], bubble[..., None, :], body)
 
     def _boxes(self, move: Tensor, age: Tensor) -> tuple[Tensor, Tensor]:
         """Hitboxes of moves at ages and on the frame before, (…, 4, 3) each; radius 0 where there is none."""
@@ -170,10 +195,15 @@ class Strikes(nn.Module):
         base = self.body.view(CHARACTERS, ACTIONS, CIRCLES, 3)[:, 0].clone().requires_grad_()
         free = (self.body, self.body_row, self.bias, self.nudge)
         by_move, by_row, bias, nudge = (torch.zeros_like(table).requires_grad_() for table in free)
+        action, age = of["victim"] % ACTIONS, of["victim_age"].long().clamp(0, AGES - 1)
+        pose, pose_at = (torch.zeros(n, CIRCLES, 3).requires_grad_() for n in (ACTIONS, ACTIONS * AGES))
+        alike = torch.zeros(ACTIONS).requires_grad_()
         shape = torch.zeros(3).requires_grad_()
         bubble = torch.tensor(BUBBLE).repeat(CHARACTERS, 1).requires_grad_()
         optimiser = torch.optim.Adam([base, shape, bubble], RATE)
-        optimiser.add_param_group({"params": [by_move, by_row, bias, nudge], "lr": RATE * 0.6})
+        optimiser.add_param_group(
+            {"params": [by_move, by_row, bias, nudge, pose, pose_at, alike], "lr": RATE * 0.6}
+        )
         schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, FADES)
         rng = torch.Generator().manual_seed(0)
         with torch.enable_grad():
@@ -181,22 +211,27 @@ class Strikes(nn.Module):
                 for some in torch.randperm(len(of["hit"]), generator=rng).split(BATCH):
                     move, victim, row = (of[name][some] for name in ("move", "victim", "row"))
                     now, before = (nudged(box, nudge[move]) for box in self._boxes(move, of["age"][some]))
-                    odd, rare = by_move[victim], by_row[row]
+                    at = action[some] * AGES + age[some]
+                    odd, rare, shared = by_move[victim], by_row[row], (pose[action[some]], pose_at[at])
                     logit = self._logit(
                         now, before, move, of["ahead"][some], of["up"][some], of["turned"][some],
-                        self._circles(of, some, base[character[victim]] + odd, rare, bubble), bias,
-                        *self._shape(shape).unbind(),
+                        self._circles(of, some, base[character[victim]] + odd + sum(shared), rare, bubble),
+                        bias + alike.repeat(CHARACTERS), *self._shape(shape).unbind(),
                     )  # fmt: skip
-                    held = HELD_BACK[0] * (odd.square().mean() + bias[move].square().mean())
+                    held = HELD_BACK[0] * sum(free.square().mean() for free in (odd, bias[move], shared[0]))
                     held = held + HELD_BACK[1] * rare.square().mean() + HELD_BACK[2] * nudge.square().sum()
+                    held = held + HELD_BACK[3] * shared[1].square().mean()
                     loss = F.binary_cross_entropy_with_logits(logit, of["hit"][some].float()) + held
                     optimiser.zero_grad()
                     loss.backward()
                     optimiser.step()
                 schedule.step()
-        self.body = (base[character] + by_move).detach()
+        self.body = (base[character] + by_move + pose.repeat(CHARACTERS, 1, 1)).detach()
+        seen = torch.zeros(rows, dtype=torch.long).scatter_(0, of["row"], action * AGES + age)
+        seen[0] = 0  # of which nothing is known
+        by_row = by_row + torch.where((seen > 0)[:, None, None], pose_at[seen], torch.zeros(()))
         self.body_row = (by_row.detach() / ROW_GRID).round().clamp(-127, 127) * ROW_GRID
-        self.bubble, self.bias = bubble.detach(), bias.detach()
+        self.bubble, self.bias = bubble.detach(), (bias + alike.repeat(CHARACTERS)).detach()
         self.nudge = (nudge.detach() / ROW_GRID).round() * ROW_GRID
         self.shape = self._shape(shape).detach()
 
