@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from wm_runtime.facts import character
+from wm_runtime.facts import character, hitboxes
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import FIELD
+from wm_train.dynamics.hitboxes import LATER
 from wm_train.dynamics.memory import LEAST_STALE, NUMBERS, STRUCK_WITH
 from wm_train.dynamics.stale import LOSSES, NEVER, counted, freshness, struck_in_game
 from wm_train.dynamics.strikes import GRABS, SHIELDS, Strikes, near_of_game, nudged, shrunk
@@ -104,7 +105,7 @@ def near(
     return {
         "move": np.full(count, move), "age": zero + 6, "ahead": ahead.astype(np.float32), "up": zero,
         "turned": zero + 1, "victim": np.full(count, victim), "row": np.zeros(count, np.int64), "hit": hit,
-        "shields": np.full(count, shield is not None), "shield": zero + (shield or 0.0),
+        "shields": np.full(count, shield is not None), "shield": zero + (shield or 0.0), "victim_age": zero,
     }  # fmt: skip
 
 
@@ -130,6 +131,64 @@ def test_bodies_are_found_from_who_was_struck() -> None:
         ahead = np.array([reach - 2, reach + 2])
         inside, outside = odds(strikes, near(strikes, ahead, ahead < reach, victim)).tolist()
         assert inside > 0 > outside, reach
+
+
+def test_a_pose_that_others_were_struck_in_is_told_of_who_was_not() -> None:
+    strikes, rng = Strikes(), np.random.default_rng(0)
+    seen = ("MARIO", "LUIGI", "PEACH", "YOSHI", "NESS", "ZELDA", "MARTH", "ROY")
+    lies, new = STANDS + 100, character("LINK").internal_id * ACTIONS
+    parts = []
+    for victim in (character(name).internal_id * ACTIONS for name in seen):
+        for pose, reach in ((STANDS, 10.0), (lies, 16.0)):
+            ahead = rng.uniform(0, 30, 4000)
+            parts.append(near(strikes, ahead, ahead < reach, victim + pose))
+    ahead = rng.uniform(0, 30, 4000)
+    parts.append(near(strikes, ahead, ahead < 10, new + STANDS))
+    strikes.measure({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, rows=1)
+    between = np.array([13.0])
+    stands, lies_down, knows_nothing = (
+        odds(strikes, near(strikes, between, between < 0, new + pose)).item() for pose in (STANDS, lies, STANDS + 200)
+    )
+    assert lies_down > stands + 2
+    assert lies_down > knows_nothing + 1
+
+
+def test_a_shared_pose_at_an_age_is_in_the_rows_of_that_age_and_not_in_what_no_row_is_known_of() -> None:
+    strikes, rng = Strikes(), np.random.default_rng(0)
+    victim, parts = character("MARTH").internal_id * ACTIONS + STANDS, []
+    for row, age, reach in ((1, 3.0, 8.0), (2, 9.0, 16.0)):
+        ahead = rng.uniform(0, 30, 20_000)
+        part = near(strikes, ahead, ahead < reach, victim)
+        parts.append({**part, "row": part["row"] + row, "victim_age": part["victim_age"] + age})
+    strikes.measure({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, rows=3)
+    at = np.array([12.0])
+    frame = near(strikes, at, at < 0, victim)
+    short, long = (odds(strikes, {**frame, "row": np.array([row])}).item() for row in (1, 2))
+    assert short < 0 < long
+    assert not strikes.body_row[0].any()
+
+
+def test_chains_strike_a_frame_later_than_listed(true_games: Dataset) -> None:
+    strikes, listed = Strikes(), hitboxes()
+    jab = character("CAPTAIN_FALCON").internal_id, 45
+    ages = [int(row[2]) for row in listed.key if (row[0], row[1]) == jab]
+    at = torch.tensor([jab[0] * ACTIONS + jab[1]])
+    active = [(strikes._boxes(at, torch.tensor([float(age)]))[0][..., 2] > 0).any().item() for age in range(40)]
+    assert [age for age, is_ in enumerate(active) if is_] == [age + 1 for age in ages]
+    moves = [character(name).internal_id * ACTIONS + action for name, of in LATER.items() for action in of]
+    hits = found = 0
+    for game in range(len(true_games)):
+        columns = true_games.columns(game)
+        before, after = ({n: v[part] for n, v in columns.items()} for part in (slice(None, -1), slice(1, None)))
+        move = after["character"].astype(np.int64) * ACTIONS + after["action"]
+        struck = (after["percent"] > before["percent"]).astype(bool)[:, ::-1]
+        strikes_now = struck & (after["hitlag"] > 0) & (before["hitlag"] <= 0) & np.isin(move, moves)
+        move, age = (torch.from_numpy(values[strikes_now].copy()) for values in (move, after["state_age"]))
+        hits += len(move)
+        found += int((strikes._boxes(move, age)[0][..., 2] > 0).any(dim=-1).sum())
+    if hits < 5:
+        pytest.skip("too few second jabs among the games at hand")
+    assert found > 0.9 * hits
 
 
 def test_shields_are_found_from_what_they_stopped_and_shrink() -> None:
