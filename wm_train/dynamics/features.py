@@ -134,10 +134,11 @@ class Features(nn.Module):
             *self._hits(state, past),
         ]
         parts = [torch.stack(columns, dim=-1), *self._controllers(state, past, controllers), self._flags(state)]
-        fine = [*self._feet(state, past, match, controllers), *self._shots(state, past), *self._left(state, past)]
+        laser = nearest(past.shots, state)
+        fine = [*self._feet(state, past, match, controllers), *self._shots(state, laser), *self._left(state, past)]
         fine += self._stale(state, past) + self._tech(state, past, controllers) + self._carried(state, past)
         fine += self._seen(rows) + self._listed(state, past) + self._platforms(state, past, match)
-        fine += self._shots_then(state, past) + self._wind(state, past, match)
+        fine += self._shots_then(state, laser) + self._wind(state, past, match)
         fine += self._presses(state, past, controllers) + self._beams(state, past, rows)
         parts.append(torch.stack(fine, dim=-1))
         return torch.cat(parts, dim=-1)
@@ -303,9 +304,9 @@ class Features(nn.Module):
         columns += [(state["shield"] - past.last["shield"]) * 0.3, past.last["self_x_ground"] * facing * 0.4]
         return columns
 
-    def _shots(self, state: Named, past: Past) -> list[Tensor]:
-        """The other fighter's laser as it comes, and this one's as it flies to the other."""
-        from_x, from_y, speed_x, speed_y = nearest(past.shots, state)
+    def _shots(self, state: Named, laser: tuple[Tensor, ...]) -> list[Tensor]:
+        """The other fighter's `nearest` laser as it comes, and this one's as it flies to the other."""
+        from_x, from_y, speed_x, speed_y = laser
         flies, speed = ((speed_x != 0) | (speed_y != 0)).float(), length(speed_x, speed_y)
         way_x, way_y = speed_x / speed, speed_y / speed
         vx, vy = velocity(state)
@@ -319,9 +320,9 @@ class Features(nn.Module):
         own = way_x * state["facing"].flip(1).float()
         return [*mine, *(column.flip(1) for column in [mine[0], own, *mine[2:]])]
 
-    def _shots_then(self, state: Named, past: Past) -> list[Tensor]:
+    def _shots_then(self, state: Named, laser: tuple[Tensor, ...]) -> list[Tensor]:
         """The same lasers: how steep they are, and how far beside the other fighter they will be in a frame."""
-        from_x, from_y, speed_x, speed_y = nearest(past.shots, state)
+        from_x, from_y, speed_x, speed_y = laser
         vx, vy = velocity(state)
         flies = ((speed_x != 0) | (speed_y != 0)).float()
         to_x, to_y = from_x + (vx.flip(1) - speed_x) * flies, from_y + (vy.flip(1) - speed_y) * flies
