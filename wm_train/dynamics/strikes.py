@@ -48,8 +48,8 @@ SHIELD_FULL = 60.0
 GRABS = (212, 214)
 """Grabbing, standing and running: who is reached is held on the next frame, on which the grab is over already."""
 CAUGHT = (*FAMILIES["grabbed"], *FAMILIES["captured"])
-ROW_GRID = 1 / 16
-"""What a row's circles differ by is kept to so much, units: in a byte each."""
+BODY_GRID, ROW_GRID = 1 / 8, 1 / 16
+"""A move's circles, and what a row's differ by, are kept to so much, units: in a byte each."""
 EPOCHS, BATCH, RATE, FADES = 10, 8192, 0.05, 0.8
 AGES = 64
 """Ages of an action at which a pose that all characters share is told apart; the last stands for all later ones."""
@@ -226,7 +226,8 @@ class Strikes(nn.Module):
                     loss.backward()
                     optimiser.step()
                 schedule.step()
-        self.body = (base[character] + by_move + pose.repeat(CHARACTERS, 1, 1)).detach()
+        body = (base[character] + by_move + pose.repeat(CHARACTERS, 1, 1)).detach()
+        self.body = (body / BODY_GRID).round() * BODY_GRID
         seen = torch.zeros(rows, dtype=torch.long).scatter_(0, of["row"], action * AGES + age)
         seen[0] = 0  # of which nothing is known
         by_row = by_row + torch.where((seen > 0)[:, None, None], pose_at[seen], torch.zeros(()))
