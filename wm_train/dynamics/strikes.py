@@ -110,9 +110,7 @@ class Strikes(nn.Module):
         """State and row of the tables (N, 2); next action and age, and whether that has hit already (N, 2) → numbers
         about each fighter striking the other, (N, 2, COLUMNS). `fold`: that of MoveTables."""
         move = (state["character"] * ACTIONS + action).long()
-        free = (state["hitlag"] <= 1).float()
-        vx, vy = velocity(state)
-        x, y, facing = state["x"] + vx * free, state["y"] + vy * free, state["facing"].float()
+        (x, y), facing = _moved_on(state), state["facing"].float()
         told, shift = self._told(fold)
         now, before = (nudged(box, told["nudge"][move + shift]) for box in self._boxes(move, age))
         grabs = (action == GRABS[0]) | (action == GRABS[1])
@@ -132,11 +130,10 @@ class Strikes(nn.Module):
     def reach(self, lasers: Tensor, state: Named, row: Tensor, fold: Tensor | None = None) -> Tensor:
         """Lasers of the next frame (N, 2, L, SHOTS), the present state and its row of the tables (N, 2) → how far each
         fighter's nearest one is from the other fighter, if that goes on as it moves, units (N, 2); FAR for none."""
-        free = (state["hitlag"] <= 1).float()
-        vx, vy = velocity(state)
+        x, y = _moved_on(state)
         body = self._bodies(state, row, torch.ones_like(row, dtype=torch.bool), fold)  # (N, 2, CIRCLES, 3)
-        x = (state["x"] + vx * free)[..., None] + state["facing"].float()[..., None] * body[..., 0]
-        y = (state["y"] + vy * free)[..., None] + body[..., 1]
+        x = x[..., None] + state["facing"].float()[..., None] * body[..., 0]
+        y = y[..., None] + body[..., 1]
         x, y, radius = (part.flip(1)[:, :, None] for part in (x, y, body[..., 2]))
         gap = (beside(lasers[:, :, :, None], x, y) - radius).amin(dim=-1) - WIDE * (lasers[..., 3] > 0)
         flies = (lasers[..., 2] != 0) | (lasers[..., 3] != 0)
@@ -240,6 +237,13 @@ class Strikes(nn.Module):
     def _shape(free: Tensor) -> Tensor:
         """Three free numbers → steepness and share, around 1, and what is added for the frame before, above 0."""
         return torch.stack([free[0].exp(), free[1] + 1, 2 * F.softplus(free[2])])
+
+
+def _moved_on(state: Named) -> tuple[Tensor, Tensor]:
+    """Where fighters are in a frame if they go on as they move, (N, 2) each."""
+    free = (state["hitlag"] <= 1).float()
+    vx, vy = velocity(state)
+    return state["x"] + vx * free, state["y"] + vy * free
 
 
 def shrunk(bubble: Tensor, shield: Tensor) -> Tensor:
