@@ -4,7 +4,7 @@
 |---|---|---|
 | once | another constant holds the same | – |
 | float16 | no float32 of it needs more | Cast |
-| int32 | no int64 of it needs more | Cast |
+| a whole number of one, two or four bytes | no number of it needs more | Cast |
 | its different rows, and which comes where | few rows differ | Gather |
 | its different values, and which comes where, in a byte or two | at most 65,536 differ | Cast, Gather |
 
@@ -21,6 +21,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 LEAST = 1024
 """Constants of fewer numbers stay as they are."""
+SHORT = (np.uint8, np.int8, np.uint16, np.int16)
+NARROWER: dict[np.dtype, tuple[type[np.generic], ...]] = {
+    np.dtype(np.float32): (np.float16,), np.dtype(np.int32): SHORT, np.dtype(np.int64): (*SHORT, np.int32),
+}  # fmt: skip
+"""Forms to try, the smallest first."""
 
 
 def compact(graph_bytes: bytes) -> bytes:
@@ -61,9 +66,11 @@ def _stored(name: str, array: np.ndarray) -> tuple[list[TensorProto], list[onnx.
     if array.ndim > 1:
         rows, where = _same_rows(array)
         if len(rows) * 2 < len(array):
-            index = numpy_helper.from_array(where.astype(np.int32), f"{name}.rows")
+            index = f"{name}.rows"
+            indices, casts = _narrow(index, where.astype(np.int32))
             tensors, nodes = _narrow(f"{name}.different", rows)
-            return [index, *tensors], [*nodes, helper.make_node("Gather", [f"{name}.different", index.name], [name])]
+            together = helper.make_node("Gather", [f"{name}.different", index], [name])
+            return [*indices, *tensors], [*casts, *nodes, together]
     return _narrow(name, array)
 
 
@@ -84,8 +91,7 @@ def _narrow(name: str, array: np.ndarray) -> tuple[list[TensorProto], list[onnx.
             codes = _coded(name, where, values.view(np.float32))
             if where.dtype == np.uint8:
                 return codes
-    narrow = {np.dtype(np.float32): np.float16, np.dtype(np.int64): np.int32}.get(array.dtype)
-    if narrow is not None and array.size >= LEAST:
+    for narrow in NARROWER.get(array.dtype, ()) if array.size >= LEAST else ():
         with np.errstate(over="ignore"):
             small = array.astype(narrow)
         if np.array_equal(small.astype(array.dtype), array, equal_nan=array.dtype.kind == "f"):

@@ -209,6 +209,38 @@ def laser_starts() -> list[LaserStart]:
     ]
 
 
+def walls() -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Stage id → the sides of its ground, left and right: corners (C, 2) from the top down, how far out from the middle
+    of the stage and how high, units."""
+    stages = {stage.name: stage.id for stage in STAGES}
+    found = {}
+    for name, sides in _load("walls.json")["stages"].items():
+        left, right = (np.array(sides.get(side) or sides["both"], np.float32) for side in ("left", "right"))
+        found[stages[name]] = left, right
+    return found
+
+
+@dataclass(frozen=True)
+class Outlines:
+    """What of fighters in the air meets walls: diamonds, by move and state_age, or by the way they fly.
+
+    move: (M, 3) internal character and action, 1 where rows go by heading, else 0 · span: (M, 2) the first
+    state_age (or tenth of degrees, from −180 on) and the number of rows, which follow each other · row: (R, 4), units:
+    how far the side's corner is out where the fighter faces the stage, and where it looks away, the bottom above the
+    fighter's place, and the side above the bottom, as far as the top above the side; NaN where nothing is known.
+    """
+
+    move: np.ndarray
+    span: np.ndarray
+    row: np.ndarray
+
+
+def outlines() -> Outlines:
+    """Measured on the games of train, by `python -m wm_train.measure_outlines`."""
+    with np.load(str(files(__package__).joinpath("outlines.npz"))) as arrays:
+        return Outlines(arrays["move"], arrays["span"], arrays["row"])
+
+
 def action_name(action: int) -> str:
     """Name of an action state; "SPECIAL_341" and so on where it depends on the character."""
     return ACTION_NAMES[action] if 0 <= action < len(ACTION_NAMES) else f"SPECIAL_{action}"

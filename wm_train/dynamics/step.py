@@ -13,6 +13,7 @@ from wm_train.dynamics.contact import Contact
 from wm_train.dynamics.core import Carry, Core, Proposal
 from wm_train.dynamics.named import Named, named, raw
 from wm_train.dynamics.rules import Rules, match_over
+from wm_train.dynamics.walls import Walls
 from wm_train.encoding import stage_of
 
 AUX = {"action_entropy": "float32", "stock_lost": "bool", "match_over": "bool"}
@@ -28,6 +29,7 @@ class WorldModel(nn.Module):
         super().__init__()
         self.core = core
         self.contact = Contact()
+        self.walls = Walls()
         self.rules = Rules()
 
     @property
@@ -47,9 +49,10 @@ class WorldModel(nn.Module):
         return state, proposal.carry, aux
 
     def settle(self, before: Named, proposed: Named, match: Tensor, frames_in_action: Tensor) -> Named:
-        """State, proposal, match, frames that the present action has lasted → the next state: contact and rules."""
+        """State, proposal, match, frames that the present action has lasted → the next state: contact, walls, rules."""
         stage = stage_of(match)
-        return self.rules(before, self.contact(before, proposed, stage), stage, frames_in_action)
+        after = self.walls(before, self.contact(before, proposed, stage), stage)
+        return self.rules(before, after, stage, frames_in_action)
 
     def finish(
         self, before: Named, match: Tensor, proposal: Proposal
