@@ -10,6 +10,7 @@ from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import CONTROL_NAMES, FLOAT_FIELDS, INT_FIELDS
 from wm_train.dynamics.candidates import PUSH, PUSHED, UNPUSHED, Candidates
 from wm_train.dynamics.geometry import Geometry
+from wm_train.dynamics.influence import Influence
 from wm_train.dynamics.kinematics import velocity
 from wm_train.dynamics.named import Named, named
 from wm_train.dynamics.push import Push
@@ -54,8 +55,9 @@ def test_places_with_a_push_differ_from_those_without_by_one() -> None:
     nothing = torch.zeros(1, 2)
     places = Geometry().places(torch.tensor([FINAL_DESTINATION.id]))
     row, pads = torch.zeros(1, 2, dtype=torch.int64), torch.zeros(1, 2, len(CONTROL_NAMES))
+    no_stick = Influence(nothing > 0, nothing, nothing)
     options = Candidates(MoveTables()).x(
-        state, state, state, row, row, row, places, torch.ones(1, 2), pads, pads, nothing
+        state, state, state, row, row, row, places, torch.ones(1, 2), pads, pads, nothing, no_stick
     )  # fmt: skip
     by = options[..., list(PUSHED)] - options[..., list(UNPUSHED)]
     assert torch.allclose(by, torch.tensor([[[-PUSH], [PUSH]]]).expand_as(by), atol=1e-6)

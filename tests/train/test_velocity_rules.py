@@ -11,6 +11,7 @@ from wm_runtime.facts import character, physics
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import FIELD
 from wm_train.dynamics.candidates import WIND, Candidates, _driven
+from wm_train.dynamics.influence import Influence
 from wm_train.dynamics.tables import DASH, RUN, USUAL_DASH, MoveTables, drift_of
 from wm_train.dynamics.walk import FAST, MIDDLE, SLOW, Walk
 
@@ -78,8 +79,9 @@ def test_wind_blows_away_from_the_middle_whichever_way_a_fighter_faces() -> None
     state |= {"x": torch.tensor([[-40.0, 30.0]]), "facing": torch.tensor([[1, 1]]), "character": whole + FOX}
     places = {name: zero[:, :1] for name in ("edge_hang", "edge_stand", "edge_y")}
     row, pads = torch.zeros(1, 2, dtype=torch.long), torch.zeros(1, 2, 13)
+    no_stick = Influence(whole > 0, zero, zero)
     of = lambda facing: candidates.x(  # noqa: E731
-        *[{**state, "facing": facing}] * 3, row, row, row, places, torch.ones(1, 2), pads, pads, zero
+        *[{**state, "facing": facing}] * 3, row, row, row, places, torch.ones(1, 2), pads, pads, zero, no_stick
     )
     right, left = (of(torch.tensor([[way, way]])) for way in (1, -1))
     blown = torch.tensor([[-40.0 - WIND, 30.0 + WIND]])

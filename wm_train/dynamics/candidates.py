@@ -13,6 +13,7 @@ from wm_runtime.facts import physics
 from wm_runtime.schema import C_, FIELD, VELOCITIES
 from wm_train.dynamics.features import AIR_DODGE, AIR_DODGE_DECAY
 from wm_train.dynamics.geometry import Geometry, Surfaces
+from wm_train.dynamics.influence import NUDGE, SHIFT, Influence
 from wm_train.dynamics.kinematics import displacement, length
 from wm_train.dynamics.launch import LAUNCHES, turned
 from wm_train.dynamics.named import Named, bounded
@@ -38,8 +39,6 @@ TURN_SHARE = 0.25
 """What turning out of a dash leaves of the speed, before friction."""
 PUSH, WIND = 0.3, 0.2
 """Units a frame by which fighters who stand in each other push, and by which Dream Land's wind blows outward."""
-NUDGE, SHIFT = 6.0, 3.0
-"""Reach of smash and automatic directional influence, units at full stick."""
 SHIELDED = 0.66
 """The share of it that is left behind a shield."""
 SHIELD_CHANGES = (-0.28, -0.14, 0.07, -0.2828, -0.4, -0.21)
@@ -273,11 +272,12 @@ class Candidates(nn.Module):
     def x(
         self, before: Named, after: Named, last: Named, row: Tensor, now_row: Tensor, next_row: Tensor,
         places: dict[str, Tensor], cosine: Tensor, controllers: Tensor, last_controllers: Tensor, regressed: Tensor,
+        by_stick: Influence,
     ) -> Tensor:  # fmt: skip
         """State; next velocities, airborne state, action and age; fields of the frame before; row of the move, of the
         present one and of what that would be in a frame; geometry.places and slope_at; controllers of the next and of
-        the present frame → (N, 2, SIZES["x"]) positions, not mirrored."""
-        x, facing = before["x"], before["facing"].float()
+        the present frame; how sticks move who is hurt → (N, 2, SIZES["x"]) positions, not mirrored."""
+        x, facing = before["x"] + by_stick.x, before["facing"].float()
         step = displacement(before, after)[0]
         moved = x + step
         side = torch.where(x >= 0, 1.0, -1.0)
@@ -288,7 +288,7 @@ class Candidates(nn.Module):
         turned_by = after["facing"].flip(1).float()
         of_holder = _known(held[..., 0], (x - x.flip(1)) * turned_by) * turned_by
         glide = before["self_x_ground"] + after["knockback_x"]
-        main, c = controllers[..., C_["main_x"]], controllers[..., C_["c_x"]]
+        main, c = (controllers[..., C_[name]] * ~by_stick.ruled for name in ("main_x", "c_x"))
         glided = x - last["x"] - displacement({**before, "hitlag": last["hitlag"]}, before)[0]
         friction = BLOW_BACK[2] * self.friction[before["character"].long()]
         struck = (before["self_x_ground"].flip(1).abs() - SHIELD_PUSH[0]) / SHIELD_PUSH[1]
@@ -306,7 +306,7 @@ class Candidates(nn.Module):
         ]  # fmt: skip
         held_now = self.tables.of("held")[now_row.flip(1)]
         kept = x - x.flip(1) + _known(held[..., 0] - held_now[..., 0], torch.zeros_like(x)) * turned_by
-        held_main, held_c = last_controllers[..., C_["main_x"]], last_controllers[..., C_["c_x"]]
+        held_main, held_c = (last_controllers[..., C_[name]] * ~by_stick.ruled for name in ("main_x", "c_x"))
         columns += [
             x.flip(1) + kept, moved.flip(1) + kept, x + SHIFT * held_main, moved + SHIFT * held_main,
             moved + SHIFT * held_c, x + NUDGE * held_main, *self._would_x(before, next_row, controllers),
@@ -330,16 +330,16 @@ class Candidates(nn.Module):
 
     def y(
         self, before: Named, after: Named, row: Tensor, now_row: Tensor, next_row: Tensor, places: dict[str, Tensor],
-        surfaces: Surfaces, controllers: Tensor, last_controllers: Tensor, regressed: Tensor,
+        surfaces: Surfaces, controllers: Tensor, last_controllers: Tensor, regressed: Tensor, by_stick: Influence,
     ) -> Tensor:  # fmt: skip
         """The same along y, `after` with the next x, surfaces of the next frame → (N, 2, SIZES["y"])."""
-        y = before["y"]
+        y = before["y"] + by_stick.y
         moved = y + displacement(before, after)[1]
         table, held = self.tables.of("moves")[row], self.tables.of("held")[row.flip(1)]
         change = _known(table[..., _COLUMN["y.change"]], torch.zeros_like(y))
         of_holder = _known(held[..., 1], y - y.flip(1))
         from_edge = places["edge_y"] + _known(table[..., _COLUMN["edge_y.value"]], torch.zeros_like(y))
-        main, c = controllers[..., C_["main_y"]], controllers[..., C_["c_y"]]
+        main, c = (controllers[..., C_[name]] * ~by_stick.ruled for name in ("main_y", "c_y"))
         columns = [
             moved + regressed, moved, y, y + change, y + NUDGE * main, y + SHIFT * main, y + SHIFT * c,
             moved + SHIFT * main, moved + SHIFT * c, moved + change, y.flip(1) + of_holder, moved.flip(1) + of_holder,
@@ -349,7 +349,7 @@ class Candidates(nn.Module):
         near = torch.where(heights.abs() < 1e6, heights, y[..., None])
         held_now = self.tables.of("held")[now_row.flip(1)]
         kept = y - y.flip(1) + _known(held[..., 1] - held_now[..., 1], torch.zeros_like(y))
-        held_main, held_c = last_controllers[..., C_["main_y"]], last_controllers[..., C_["c_y"]]
+        held_main, held_c = (last_controllers[..., C_[name]] * ~by_stick.ruled for name in ("main_y", "c_y"))
         character, own = before["character"].long(), before["self_y"]
         fall = torch.minimum(torch.maximum(own - self.gravity[character], -self.terminal[character]), own)
         blown = before["knockback_y"] * _left(before["knockback_x"], before["knockback_y"])

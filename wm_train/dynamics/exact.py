@@ -35,6 +35,7 @@ from wm_train.dynamics.core import Carry, Core, Proposal, zeros
 from wm_train.dynamics.features import EMBEDDED, FLAGS, Features, pace, scaled
 from wm_train.dynamics.geometry import Surfaces, crosses, slope_at, support
 from wm_train.dynamics.hurt import Hurt
+from wm_train.dynamics.influence import influence
 from wm_train.dynamics.kinematics import displacement
 from wm_train.dynamics.launch import hurt_level
 from wm_train.dynamics.memory import Past, carry_layout, recall, remember, struck_with
@@ -276,11 +277,14 @@ class ExactCore(Core):
         if truth is None:
             places, last = self.geometry.places(stage), past.controllers[:, -1]
             rows = self._three_rows(before, past, after)
+            by_stick = influence(before, after, past, controllers, surfaces)
             options = self.candidates.x(
-                before, after, past.last, *rows, places, cosine, controllers, last, _value(heads, "x")
+                before, after, past.last, *rows, places, cosine, controllers, last, _value(heads, "x"), by_stick
             )
             after["x"] = _pick(options, heads["x"])
-            options = self.candidates.y(before, after, *rows, places, surfaces, controllers, last, _value(heads, "y"))
+            options = self.candidates.y(
+                before, after, *rows, places, surfaces, controllers, last, _value(heads, "y"), by_stick
+            )
             after["y"] = _pick(options, heads["y"])
         return Outcome(logits, dict(truth) if truth is not None else after, entropy, kept)
 
@@ -419,12 +423,13 @@ class ExactCore(Core):
         surfaces = self.geometry.surfaces(stage, match[..., M_["frame"]] + 1, past.platforms)
         places, cosine = self.geometry.places(stage), slope_at(surfaces, before["x"], before["y"])
         nothing = dict.fromkeys(VELOCITIES, zero)
+        by_stick = influence(before, after, past, controllers, surfaces)
         following = self.candidates.following(before, after, cosine)
         stun, _ = self.tables.launches.hitstun(before, after, rise, attack)
         options = {
             **self._velocities(before, past, after["action"], rows[0], attack, rise, controllers, nothing),
-            "x": self.candidates.x(before, after, past.last, *rows, places, cosine, controllers, last, zero),
-            "y": self.candidates.y(before, after, *rows, places, surfaces, controllers, last, zero),
+            "x": self.candidates.x(before, after, past.last, *rows, places, cosine, controllers, last, zero, by_stick),
+            "y": self.candidates.y(before, after, *rows, places, surfaces, controllers, last, zero, by_stick),
             "state_age": self.candidates.age(before, after["action"], past.last, zero),
             "hitlag": self.candidates.hitlag(before, after, rise),
             "percent": self.candidates.percent(before, attack, fresh, zero),
