@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from wm_runtime.facts import move_lengths, physics
 from wm_runtime.schema import AXES, C_, FIELD, M_, VELOCITIES
 from wm_train.dynamics.constants import constant
+from wm_train.dynamics.feet import LOCKED
 from wm_train.dynamics.geometry import Geometry, ceiling, crosses, support
 from wm_train.dynamics.hitboxes import HitboxDistance
 from wm_train.dynamics.kinematics import length, velocity
@@ -22,7 +23,7 @@ from wm_train.dynamics.memory import CONTROLLERS, COUNTERS, Past, pressed, struc
 from wm_train.dynamics.named import Named, bounded
 from wm_train.dynamics.platforms import FOUNTAIN, UNKNOWN, next_heights
 from wm_train.dynamics.stale import freshness
-from wm_train.dynamics.tables import FEET_LOCKED, MOVE_COLUMNS, MoveTables
+from wm_train.dynamics.tables import MOVE_COLUMNS, MoveTables
 from wm_train.dynamics.wind import ABOVE, AHEAD, BEHIND, BELOW, DREAM_LAND, GUST
 from wm_train.encoding import BITS, STAGE_VOCABULARY, stage_of
 
@@ -274,9 +275,9 @@ class Features(nn.Module):
         x, y, character, action = state["x"], state["y"], state["character"].long(), state["action"]
         facing = state["facing"].float()
         rate = pace(state, past)
-        free = (past.numbers["since_airborne"] >= FEET_LOCKED).float() * state["airborne"].float()
+        free = (past.numbers["since_airborne"] >= LOCKED).float() * state["airborne"].float()
         feet = self.tables.of("feet")[self.tables.row(character, action, state["state_age"])] * free
-        free = (past.numbers["since_airborne"] + 1 >= FEET_LOCKED).float() * state["airborne"].float()
+        free = (past.numbers["since_airborne"] + 1 >= LOCKED).float() * state["airborne"].float()
         next_feet = self.tables.of("feet")[self.tables.row(character, action, state["state_age"] + rate)] * free
         vx, vy = state["self_x_air"], state["self_y"]
         kx, ky = state["knockback_x"], state["knockback_y"]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from wm_runtime.facts import FAMILIES, physics
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import FIELD, VELOCITIES
+from wm_train.dynamics.feet import bounds_of_game, heights, shown_by_walls
 from wm_train.dynamics.geometry import Geometry
 from wm_train.dynamics.launch import Launches, weights
 from wm_train.dynamics.stale import frames_since, freshness, struck_in_game
@@ -58,8 +59,6 @@ KNOWN = 4
 """Level of `seen` from which a row has a vector of its own: fifteen frames."""
 SLOWED = ("speed_air.change", "speed_ground.change", "length.change")
 JUMP_SQUAT, JUMPS, AIR_JUMPS = 24, (25, 26), (27, 28)
-FEET_LOCKED = 9
-"""Frames in the air after which the feet are where the animation has them, no longer at the fighter's own place."""
 ENTRY_SHARES = (0.25, 1 / 3, 0.5, 2 / 3, 0.75, 0.8, 0.9, 1.0)
 """Shares of the velocity along x in the air that moves leave as they begin."""
 DRIFT_ACTIONS = tuple(range(25, 35))
@@ -114,7 +113,7 @@ class MoveTables(nn.Module):
     lasts: Tensor
     """(characters · actions,): the age that a move hardly ever passes."""
     feet: Tensor
-    """(rows,): height of the feet above a fighter's own place in the air; estimated from where they came down."""
+    """(rows,): height of the feet above a fighter's own place in the air (dynamics.feet)."""
     last_attack: Tensor
     """(characters · actions,): id that a move's hit leaves in last_attack."""
     odds: Tensor
@@ -246,13 +245,14 @@ class MoveTables(nn.Module):
     @torch.no_grad()
     def measure(self, dataset: Dataset, games: list[int]) -> None:
         """Fills the tables from `games` of a dataset."""
-        steps, nears = [], []
+        steps, nears, falls = [], [], []
         for game in games:
             columns = dataset.columns(game)
             steps.append(_steps(columns, _edge(int(dataset.stage[game]))))
             nears.append(near_of_game(columns, self.strikes))
-        step, near = ({name: np.concatenate([s[name] for s in of]) for name in of[0]} for of in (steps, nears))
-        del steps, nears
+            falls.append(bounds_of_game(columns, int(dataset.stage[game])))
+        step, near, fall = ({n: np.concatenate([s[n] for s in of]) for n in of[0]} for of in (steps, nears, falls))
+        del steps, nears, falls
         self._measure_moves(step)
         self._measure_characters(step)
         self._measure_ages(step)
@@ -261,7 +261,7 @@ class MoveTables(nn.Module):
         self._measure_odds(step)
         self._measure_steering(step)
         self._measure_courses(step)
-        self._measure_feet(step)
+        self._measure_feet(fall)
         self.strikes.measure({**near, "row": self._rows(near["victim"], near["victim_age"])}, len(self.moves))
 
     def _measure_moves(self, step: dict[str, np.ndarray]) -> None:
@@ -446,23 +446,12 @@ class MoveTables(nn.Module):
                 np.stack([np.full(better.sum(), share), np.maximum(losses[better], 0)], axis=1).astype(np.float32)
             )
 
-    def _measure_feet(self, step: dict[str, np.ndarray]) -> None:
-        """Who lands was above the surface with the feet, and a frame later would have been below it."""
-        lands = step["lands"] & (step["frames_in_air"] > FEET_LOCKED) & (step["hitlag_before"] == 0)
-        low, fall = step["y.change"][lands], step["fall"][lands]
-        plausible = (low > -2) & (low < 12) & (fall > 0.05) & (fall < 5)
-        low, high = low[plausible], (low + fall)[plausible]
-        move = step["move_before"][lands][plausible]
-        row = self._rows(move, step["age_before"][lands][plausible])
-        found = np.full(len(self.moves), np.nan, np.float32)
-        character = np.repeat(np.arange(CHARACTERS), ACTIONS)
+    def _measure_feet(self, bounds: dict[str, np.ndarray]) -> None:
+        move, age, height = shown_by_walls()
+        walls = dict(zip(self._rows(move, age).tolist(), height.tolist(), strict=True))
+        walls.pop(0, None)
         of_row = np.repeat(np.arange(CHARACTERS * ACTIONS), self.count.numpy())  # the move of rows 1, 2, …
-        for key, whole in ((move // ACTIONS, character[of_row]), (move, of_row), (row, np.arange(1, len(found)))):
-            at, value = _between(key, low, high)
-            table = np.full(int(max(whole.max(), key.max(initial=0))) + 1, np.nan, np.float32)
-            table[at] = value
-            found[1:] = np.where(np.isnan(table[whole]), found[1:], table[whole])
-        self.feet = torch.from_numpy(np.nan_to_num(found))
+        self.feet = heights(bounds, self._rows(bounds["move"], bounds["age"]), of_row, walls)
 
     def _measure_attacks(self, step: dict[str, np.ndarray]) -> None:
         hit = step["percent.change"] > 0
@@ -544,17 +533,6 @@ def _oftenest(key: np.ndarray, value: np.ndarray, grid: float = GRID) -> tuple[n
     return rows, values
 
 
-def _between(key: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Keys and bounds of what is the same for a key (P,) → keys seen often enough, and the middle of most bounds."""
-    rows, values = [], []
-    order = np.argsort(key, kind="stable")
-    for part in np.split(order, np.flatnonzero(np.diff(key[order])) + 1):
-        if len(part) >= SEEN:
-            rows.append(key[part[0]])
-            values.append((np.quantile(low[part], 0.9) + np.quantile(high[part], 0.1)) / 2)
-    return np.array(rows, np.int64), np.array(values, np.float32)
-
-
 def drift_of(stick: np.ndarray, change: np.ndarray) -> tuple[float, float] | None:
     """Stick x and change of the air velocity along x, (P,) → (a, b) of the commonest change = a·stick ± b."""
     tilted = (np.abs(stick) >= 0.3) & (change * np.sign(stick) > 1e-3)
@@ -609,13 +587,6 @@ def _steps(columns: dict[str, np.ndarray], edge: tuple[float, float]) -> dict[st
     out["freshness"] = _freshness(columns)[1:]
     out["last_attack"], out["last_attack.change"] = after["last_attack"], after["last_attack"] - before["last_attack"]
     out["stick"] = after["main_x"] * facing
-    out["lands"] = (before["airborne"] == 1) & (after["airborne"] == 0)
-    out["frames_in_air"] = _run_lengths(columns["airborne"])[:-1]
-    character = np.minimum(before["character"], len(physics("gravity")) - 1)
-    gravity, terminal = (physics(name)[character] for name in ("gravity", "terminal"))
-    speed = np.where(before["self_y"] < -terminal, before["self_y"], np.maximum(before["self_y"] - gravity, -terminal))
-    speed = np.where(after["self_y"] < -0.01, after["self_y"], speed)
-    out["fall"] = -(np.nan_to_num(speed) + before["knockback_y"])
     out["stick_before"] = before["main_x"] * facing
     out["airborne"] = after["airborne"]
     out["last_speed"] = np.abs(np.concatenate([before["self_x_ground"][:1], before["self_x_ground"][:-1]]))
