@@ -241,6 +241,37 @@ def outlines() -> Outlines:
         return Outlines(arrays["move"], arrays["span"], arrays["row"])
 
 
+class Move(NamedTuple):
+    """Of the frames within a fighter's box on which it might catch the ledge in this action, the share on which it
+    does, and how many there were; `character` None for all."""
+
+    character: int | None
+    action: int
+    share: float
+    frames: int
+
+
+@dataclass(frozen=True)
+class LedgeCatches:
+    """Where and in which moves fighters catch the ledge. box: internal id → top and bottom of the fighter's place above
+    the ledge, and how far out from it, units."""
+
+    box: dict[int, tuple[float, float, float]]
+    moves: tuple[Move, ...]
+
+
+def ledge_catches() -> LedgeCatches:
+    """Measured on the games of train, by `python -m wm_train.measure_ledges`."""
+    known = _load("ledges.json")
+    box = {character(n).internal_id: (its["top"], its["bottom"], its["reach"]) for n, its in known["box"].items()}
+    moves = [
+        Move(None if name == "all" else character(name).internal_id, int(action), *share)
+        for name, of in known["shares"].items()
+        for action, share in of.items()
+    ]
+    return LedgeCatches(box, tuple(moves))
+
+
 def action_name(action: int) -> str:
     """Name of an action state; "SPECIAL_341" and so on where it depends on the character."""
     return ACTION_NAMES[action] if 0 <= action < len(ACTION_NAMES) else f"SPECIAL_{action}"

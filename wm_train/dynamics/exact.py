@@ -38,6 +38,7 @@ from wm_train.dynamics.hurt import Hurt
 from wm_train.dynamics.influence import influence
 from wm_train.dynamics.kinematics import displacement
 from wm_train.dynamics.launch import hurt_level
+from wm_train.dynamics.ledge import CATCH, Ledge
 from wm_train.dynamics.memory import Past, carry_layout, recall, remember, struck_with
 from wm_train.dynamics.named import Named, bounded, named
 from wm_train.dynamics.push import Push
@@ -182,7 +183,7 @@ class ExactCore(Core):
         self.features = Features(self.tables)
         self.candidates = Candidates(self.tables)
         self.geometry = self.candidates.geometry
-        self.hurt, self.walk, self.push = Hurt(), Walk(), Push()
+        self.hurt, self.walk, self.push, self.ledge = Hurt(), Walk(), Push(), Ledge()
         against = torch.zeros(2, SIZES["x"])
         against[0, list(PUSHED)] = against[1, list(UNPUSHED)] = -PUSH_ODDS
         self.register_buffer("against", against, persistent=False)
@@ -244,7 +245,11 @@ class ExactCore(Core):
         meant = logits["intent"].argmax(dim=-1).int()
         strikes = self._strikes(before, past, meant)
         h = self.network.decide(h, torch.cat([self._vectors(before, meant, dropped), strikes], dim=-1))
-        logits["action"] = _allowed(self.network.actions(h), before["action"])
+        stage = stage_of(match)
+        catching = self.ledge(before, past, stage, controllers)
+        said = self.network.actions(h)
+        said = said + catching[..., None] * (torch.arange(ACTIONS, device=said.device) == CATCH)
+        logits["action"] = _allowed(said, before["action"])
         chance = logits["action"].softmax(dim=-1)
         entropy = -(chance * chance.clamp(min=1e-12).log()).sum(dim=-1)
         after = dict(before)
@@ -262,7 +267,6 @@ class ExactCore(Core):
 
         h, heads = self.network.stage("struck", h, _rises(before, rise))
         logits |= heads
-        stage = stage_of(match)
         surfaces = self.geometry.surfaces(stage, match[..., M_["frame"]] + 1, past.platforms)
         cosine = slope_at(surfaces, before["x"], before["y"])
         if truth is None:
