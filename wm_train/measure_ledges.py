@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 import wm_runtime.facts
-from wm_runtime.facts import CHARACTERS, FAMILIES, STAGES, physics, walls
+from wm_runtime.facts import CHARACTERS, FAMILIES, STAGES, walls
 from wm_runtime.replays.dataset import Dataset
+from wm_train.dynamics.feet import falling
 from wm_train.dynamics.ledge import CATCH, COOLED, FALLING, HELD_DOWN, LEDGE_Y, ON_LEDGE
 from wm_train.dynamics.stale import frames_since
 
@@ -50,12 +51,7 @@ def _of_game(columns: dict[str, np.ndarray], stage: int) -> Iterator[dict[str, n
     catches = now["action"] == CATCH
     able &= catches | ((now["airborne"] == 1) & (now["action"] == then["action"]))
 
-    character = np.minimum(then["character"], len(physics("gravity")) - 1)
-    gravity, terminal, fast = (np.nan_to_num(physics(n)[character]) for n in ("gravity", "terminal", "fast_fall"))
-    speed = then["self_y"]
-    fall = np.maximum(speed - gravity, np.minimum(-terminal, speed))
-    fall = np.where(np.abs(speed + fast) < 0.01, speed, fall)
-    rise = np.where(catches, fall, now["self_y"]) + then["knockback_y"]
+    rise = np.where(catches, falling(then)[0], now["self_y"]) + then["knockback_y"]
     ahead = np.where(catches, then["self_x_air"] + then["knockback_x"], now["x"] - then["x"])
     out, high = (then["x"] + ahead) * side - edge, then["y"] + rise - ledge_y
     able &= (rise < 0) & (out > -INSIDE) & (out < NEAR) & (high < ABOVE) & (high > -BELOW)

@@ -46,12 +46,7 @@ def bounds_of_game(columns: dict[str, np.ndarray], stage: int) -> dict[str, np.n
     for state in (now, then):
         flies &= (state["action"] > 13) & ~np.isin(state["action"], elsewhere)
 
-    character = np.minimum(then["character"], len(physics("gravity")) - 1)
-    gravity, terminal, fast = (np.nan_to_num(physics(n)[character]) for n in ("gravity", "terminal", "fast_fall"))
-    speed = then["self_y"]
-    falls_fast = np.abs(speed + fast) < 0.01
-    next_speed = np.where(speed < -terminal - 1e-3, speed, np.maximum(speed - gravity, -terminal))
-    next_speed = np.where(falls_fast, speed, next_speed)
+    next_speed, falls_fast = falling(then)
     blown = np.hypot(then["knockback_x"], then["knockback_y"])
     rise = next_speed + then["knockback_y"] * (1 - 0.051 / np.maximum(blown, 0.051))
     lands = flies & (now["airborne"] == 0) & ((now["main_y"] > DOWN) | falls_fast)
@@ -79,6 +74,16 @@ def bounds_of_game(columns: dict[str, np.ndarray], stage: int) -> dict[str, np.n
         for state, age, gap, m, landed in found
     ]  # fmt: skip
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def falling(state: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Fields of fighters in the air (…) → their own velocity up a frame later where only gravity acts, units a frame,
+    and whether they fall fast."""
+    character = np.minimum(state["character"], len(physics("gravity")) - 1)
+    gravity, terminal, fast = (np.nan_to_num(physics(n)[character]) for n in ("gravity", "terminal", "fast_fall"))
+    speed = state["self_y"]
+    falls_fast = np.abs(speed + fast) < 0.01
+    return np.where(falls_fast, speed, np.maximum(speed - gravity, np.minimum(-terminal, speed))), falls_fast
 
 
 @torch.enable_grad()
