@@ -50,6 +50,12 @@ def limited(before: Named, after: Named, name: str) -> float:
         ("hitlag", {"hitlag": 5.0, "action": STAND}, {"hitlag": 9.0, "action": STAND}, 4.0),
         ("hitlag", {"hitlag": 5.0, "action": NAIR}, {"hitlag": 9.0, "action": NAIR}, 9.0),
         ("hitlag", {"hitlag": 5.0}, {"hitlag": 2.0, "percent": 3.0, "action": HURT}, 2.0),
+        ("hitlag", {}, {"percent": 13.0, "action": HURT}, 7.0),  # nobody is hurt without
+        ("hitlag", {}, {"percent": 3.0, "action": HURT}, 0.0),  # but by Fox's lasers,
+        ("hitlag", {}, {"percent": 1.0}, 0.0),  # the magnifying glass,
+        ("hitlag", {"action": THROWN}, {"percent": 9.0, "action": HURT}, 0.0),  # and throws
+        ("hitlag", {"hitlag": 1.0}, {"percent": 9.0, "action": HURT}, 0.0),
+        ("flags_2", {}, {"percent": 13.0, "action": HURT}, 0x20),
         ("flags_2", {}, {"hitlag": 3.0, "flags_2": 0x04, "action": NAIR}, 0x24),
         ("flags_2", {}, {"flags_2": 0x24}, 0x04),
         ("state_age", {}, {"state_age": -40.0}, -2.0),

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from wm_runtime.facts import CHARACTERS, FAMILIES, STAGES
-from wm_runtime.replays.rules import DAMAGE_FLY_ROLL, FAR, FARTHEST, LEDGE_CATCH, REBIRTH_WAIT
+from wm_runtime.replays.rules import (
+    DAMAGE_FLY_ROLL,
+    FAR,
+    FARTHEST,
+    FOX,
+    HURT_THEMSELVES,
+    LEDGE_CATCH,
+    REBIRTH_WAIT,
+)
 from wm_runtime.schema import FIELD, FIELDS
 from wm_train.dynamics.kinematics import displacement, length, velocity
 from wm_train.dynamics.named import Named
@@ -24,6 +32,10 @@ HITLAG_FLAG = 0x20
 """Bit of flags_2 that is set exactly while hitlag lasts."""
 BLOW = 0.5
 """A shield that loses more than this in a frame was struck."""
+LEAST_BLOW, LASER = 1.02, 4.0
+"""The magnifying glass costs less percent, Fox's laser less than that."""
+HITLAG = (3.0, 3.0)
+"""A blow stops for so many frames, and one more for each of so many percent, as the game has it."""
 GROUPS = {
     "held": ("grabbed", "thrown", "captured"), "special": ("special",), "ledge": ("ledge",), "bounce": ("bounce",),
     "breaks": ("shield_break",),
@@ -36,6 +48,8 @@ class Limits(nn.Module):
 
     rises: Tensor
     most_jumps: Tensor
+    hurts_itself: Tensor
+    """(characters,) bool: whose own moves may cost it percent."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,6 +63,9 @@ class Limits(nn.Module):
             rises[stage.id, [s.id for s in stage.surfaces if s.moves]] = True
         self.register_buffer("rises", rises, persistent=False)
         self.register_buffer("most_jumps", jumps(int(FIELD["jumps"].high)), persistent=False)
+        hurts_itself = torch.zeros(FIELD["character"].classes or 0, dtype=torch.bool)
+        hurts_itself[list(HURT_THEMSELVES)] = True
+        self.register_buffer("hurts_itself", hurts_itself, persistent=False)
 
     def forward(self, before: Named, after: Named, stage: Tensor) -> Named:
         """Present state, proposal and stage (N,) → the next state within the limits."""
@@ -74,7 +91,18 @@ class Limits(nn.Module):
         hit = hit | hit.flip(1)
         counted = (before["hitlag"] - 1).clamp(min=0.0)
         lasts = torch.where(self._in("fights", after), torch.maximum(after["hitlag"], counted), counted)
-        return {**after, "hitlag": torch.where((before["hitlag"] > 0) & ~hit, lasts, after["hitlag"])}
+        after = {**after, "hitlag": torch.where((before["hitlag"] > 0) & ~hit, lasts, after["hitlag"])}
+        return self._struck(before, after)
+
+    def _struck(self, before: Named, after: Named) -> Named:
+        """Nobody is hurt without hitlag, but by throws, Fox's lasers, the magnifying glass and moves of one's own."""
+        rise = after["percent"] - before["percent"]
+        held = self._in("held", before)
+        excused = held | held.flip(1) | ((after["character"].flip(1) == FOX) & (rise < LASER)) | (rise < LEAST_BLOW)
+        own = self._in("special", before) & self.hurts_itself[after["character"].long()]
+        stopped = (before["hitlag"] > 0) | (after["hitlag"] > 0) | (after["hitlag"].flip(1) > 0)
+        blow = (rise / HITLAG[1]).floor() + HITLAG[0]
+        return {**after, "hitlag": torch.where(excused | own | stopped, after["hitlag"], blow)}
 
     def _knockback(self, before: Named, after: Named, alive: Tensor) -> Named:
         held, stopped = self._in("held", before), after["hitlag"] > 0
