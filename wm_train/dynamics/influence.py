@@ -30,6 +30,8 @@ FAR, TILTED = 0.7 - 1e-6, 0.25
 FRESH = 4
 CLOSE = 0.5
 """Who is no further above a surface, units, is not moved down."""
+MAIN, C = (slice(C_[f"{stick}_x"], C_[f"{stick}_y"] + 1) for stick in ("main", "c"))
+"""Of the controls."""
 HURT = (FAMILIES["damage"][0], FAMILIES["damage"][-1])
 
 
@@ -52,10 +54,10 @@ def influence(before: Named, after: Named, past: Past, controllers: Tensor, surf
     lasts = hurt & (after["hitlag"] > 0) & (after["hitlag"] < before["hitlag"])
     ends = hurt & (before["hitlag"] > 0) & (after["hitlag"] <= 0) & in_air
 
-    main = torch.cat([past.controllers, controllers[:, None]], dim=1)[..., [C_["main_x"], C_["main_y"]]]
+    main = torch.cat([past.controllers, controllers[:, None]], dim=1)[..., MAIN]
     moves = lasts & leaves(main, past.numbers["since_hitlag"])
     held = past.controllers[:, -1]
-    of_main, of_c = (held[..., [C_[f"{stick}_x"], C_[f"{stick}_y"]]] for stick in ("main", "c"))
+    of_main, of_c = (held[..., stick] for stick in (MAIN, C))
     counts = [far_out(stick)[..., None] for stick in (of_main, of_c)]
     last = torch.where(counts[1], of_c, of_main * counts[0])
     x, y = (torch.where(moves, NUDGE * main[:, -1, :, i], SHIFT * ends * last[..., i]) for i in (0, 1))
