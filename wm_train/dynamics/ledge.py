@@ -2,7 +2,7 @@
 
 Box and moves: wm_runtime.facts.ledge_catches. A catch needs a free ledge, COOLED frames since the fighter last let go
 of one, and a stick that is not held down. On the games of train 99.4 % of 9,912 catches face the ledge, and all but
-four fall; of 1,427 of Falco's in plain falls the box has all but 29.
+four fall; among Falco's 1,427 in plain falls, and the frames just below the top of his box, that is wrong for 29.
 """
 
 from __future__ import annotations
