@@ -126,8 +126,9 @@ def _fitted(count: int, frames: list[Tensor]) -> Tensor:
 
 def _useful(walls: Walls, first: Outlines, rows: Tensor, before: Named, after: Named, stage: Tensor) -> Outlines:
     """Rows that bring places nearer, on all frames on which they say that a wall is met."""
-    side, free, wall = (part[:, 0] for part in walls.met(before, after, stage))
-    met = walls.holds(before, after, stage)[:, 0]
+    found = walls.met(before, after, stage)
+    side, free, wall = (part[:, 0] for part in found)
+    met = walls.holds(before, after, found)[:, 0]
     at, next_, share = (part[:, 0] for part in walls.between(after))
     row = torch.where(share < 0.5, at, next_)[met]
     out = (after["x"][:, 0] * side)[met]

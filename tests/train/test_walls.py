@@ -107,9 +107,10 @@ def test_facts_are_whole() -> None:
 def test_who_is_held_back_in_games_is_where_the_rule_says(true_games: Dataset) -> None:
     before, after, stage = flights(true_games, list(range(len(true_games))))
     rule, nothing = Walls(), Walls(NOTHING)
-    assert not nothing.holds(before, after, stage).any()
-    side, free, wall = rule.met(before, after, stage)
-    holds, out = rule.holds(before, after, stage), after["x"] * side
+    assert not nothing.holds(before, after, nothing.met(before, after, stage)).any()
+    met = rule.met(before, after, stage)
+    side, free, wall = met
+    holds, out = rule.holds(before, after, met), after["x"] * side
     if holds.sum() < 100:
         pytest.skip("nobody meets a wall in the games at hand")
     assert ((out - free) > 0.01)[holds].float().mean() > 0.9

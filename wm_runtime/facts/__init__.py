@@ -151,8 +151,7 @@ class Hitboxes:
 
 def hitboxes() -> Hitboxes:
     """Every hitbox that is known; projectiles and throws have none."""
-    with np.load(str(files(__package__).joinpath("hitboxes.npz"))) as arrays:
-        return Hitboxes(arrays["key"], arrays["box"])
+    return Hitboxes(*_arrays("hitboxes.npz", "key", "box"))
 
 
 @dataclass(frozen=True)
@@ -170,8 +169,7 @@ class MoveLengths:
 
 def move_lengths() -> MoveLengths:
     """Every move whose frames are listed."""
-    with np.load(str(files(__package__).joinpath("hitboxes.npz"))) as arrays:
-        return MoveLengths(arrays["move"], arrays["ends"], arrays["interruptible"])
+    return MoveLengths(*_arrays("hitboxes.npz", "move", "ends", "interruptible"))
 
 
 def physics(name: str) -> np.ndarray:
@@ -237,8 +235,7 @@ class Outlines:
 
 def outlines() -> Outlines:
     """Measured on the games of train, by `python -m wm_train.measure_outlines`."""
-    with np.load(str(files(__package__).joinpath("outlines.npz"))) as arrays:
-        return Outlines(arrays["move"], arrays["span"], arrays["row"])
+    return Outlines(*_arrays("outlines.npz", "move", "span", "row"))
 
 
 class Move(NamedTuple):
@@ -280,6 +277,12 @@ def action_name(action: int) -> str:
 def action_family(action: int) -> str:
     """The family in FAMILIES that an action state belongs to."""
     return _FAMILY_OF.get(action, "special")
+
+
+def _arrays(file: str, *names: str) -> list[np.ndarray]:
+    """Arrays of an npz file beside this one."""
+    with np.load(str(files(__package__).joinpath(file))) as arrays:
+        return [arrays[name] for name in names]
 
 
 def _key(name: object) -> str:

@@ -73,12 +73,13 @@ class Walls(nn.Module):
 
     def forward(self, before: Named, after: Named, stage: Tensor) -> Named:
         """Present state, proposal and stage (N,) → the proposal, nobody in a wall that it flew into."""
-        side, _, wall = self.met(before, after, stage)
-        return {**after, "x": torch.where(self.holds(before, after, stage), wall * side, after["x"])}
+        met = self.met(before, after, stage)
+        side, _, wall = met
+        return {**after, "x": torch.where(self.holds(before, after, met), wall * side, after["x"])}
 
-    def holds(self, before: Named, after: Named, stage: Tensor) -> Tensor:
-        """(N, 2): who is held back."""
-        side, free, wall = self.met(before, after, stage)
+    def holds(self, before: Named, after: Named, met: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """Who is held back (N, 2), by what `met` says."""
+        side, free, wall = met
         inside = (wall - free < DEEPEST) | (before["x"] * side > wall - BEFORE)
         return self.may(before, after) & (free < wall) & inside
 
