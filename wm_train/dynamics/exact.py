@@ -83,6 +83,9 @@ UNHURT = 1
 STAY_ODDS = 0.4
 """Added to the logit of an action that goes on when one is chosen: changes weigh more in training than they happen.
 More (up to log CHANGE_WEIGHT) lowers RC@20 further, and the share of changes that are found."""
+HURT_ODDS = 0.0
+"""Added to the logits of the actions to be hurt in anew: there are many, so that none of them may be the likeliest
+where hurt is."""
 PUSH_ODDS = 3.0
 """Taken from the logits of places without a push where the rule says that there is one, and the reverse."""
 LIMIT = 40.0
@@ -254,7 +257,7 @@ class ExactCore(Core):
         entropy = -(chance * chance.clamp(min=1e-12).log()).sum(dim=-1)
         after = dict(before)
         told = truth if truth is not None else after
-        after["action"] = self.walk(before, _chosen(logits["action"], before["action"], STAY_ODDS))
+        after["action"] = self.walk(before, self._chosen(logits["action"], before["action"]))
 
         chosen = torch.cat([self._vectors(before, told["action"], dropped), strikes], dim=-1)
         h, heads = self.network.stage("acted", h, chosen)
@@ -291,6 +294,12 @@ class ExactCore(Core):
             )
             after["y"] = _pick(options, heads["y"])
         return Outcome(logits, dict(truth) if truth is not None else after, entropy, kept)
+
+    def _chosen(self, logits: Tensor, before: Tensor) -> Tensor:
+        """Logits of actions (N, 2, actions) and the action now → the likeliest, (N, 2) int32."""
+        goes_on = torch.arange(ACTIONS, device=logits.device) == before[..., None]
+        hurt = self.hurt.kinds & ~goes_on
+        return (logits + goes_on * STAY_ODDS + hurt * HURT_ODDS).argmax(dim=-1).int()
 
     def _vectors(self, before: Named, action: Tensor, dropped: float) -> Tensor:
         """Vectors of the actions that were chosen."""
@@ -621,12 +630,6 @@ def _allowed(logits: Tensor, before: Tensor) -> Tensor:
     on_platform = (before == LAST_RULED_ACTION) | (before == REBIRTH_WAIT)
     ruled = (action <= LAST_RULED_ACTION) | ((action == REBIRTH_WAIT) & ~on_platform[..., None])
     return logits.masked_fill(ruled, -10 * FORBIDDEN)
-
-
-def _chosen(logits: Tensor, before: Tensor, stay: float) -> Tensor:
-    """Logits of actions (N, 2, actions) → the likeliest, (N, 2) int32, once `stay` is added to that of going on."""
-    goes_on = torch.arange(logits.shape[-1], device=logits.device) == before[..., None]
-    return (logits + goes_on * stay).argmax(dim=-1).int()
 
 
 def _hidden(index: Tensor, share: float) -> Tensor:

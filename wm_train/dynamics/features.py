@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from wm_runtime.facts import move_lengths, physics
 from wm_runtime.schema import AXES, C_, FIELD, M_, VELOCITIES
 from wm_train.dynamics.constants import constant
-from wm_train.dynamics.feet import LOCKED
 from wm_train.dynamics.geometry import Geometry, ceiling, crosses, support
 from wm_train.dynamics.hitboxes import HitboxDistance
 from wm_train.dynamics.kinematics import length, velocity
 from wm_train.dynamics.lasers import nearest, next_shots
-from wm_train.dynamics.memory import CONTROLLERS, COUNTERS, Past, pressed, struck_with
+from wm_train.dynamics.memory import CONTROLLERS, COUNTERS, LOCKED, Past, pressed, struck_with
 from wm_train.dynamics.named import Named, bounded
 from wm_train.dynamics.platforms import FOUNTAIN, UNKNOWN, next_heights
 from wm_train.dynamics.stale import freshness
@@ -275,9 +274,9 @@ class Features(nn.Module):
         x, y, character, action = state["x"], state["y"], state["character"].long(), state["action"]
         facing = state["facing"].float()
         rate = pace(state, past)
-        free = (past.numbers["since_airborne"] >= LOCKED).float() * state["airborne"].float()
+        free = (past.numbers["since_leap"] >= LOCKED).float() * state["airborne"].float()
         feet = self.tables.of("feet")[self.tables.row(character, action, state["state_age"])] * free
-        free = (past.numbers["since_airborne"] + 1 >= LOCKED).float() * state["airborne"].float()
+        free = (past.numbers["since_leap"] + 1 >= LOCKED).float() * state["airborne"].float()
         next_feet = self.tables.of("feet")[self.tables.row(character, action, state["state_age"] + rate)] * free
         vx, vy = state["self_x_air"], state["self_y"]
         kx, ky = state["knockback_x"], state["knockback_y"]

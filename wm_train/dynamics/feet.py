@@ -15,20 +15,21 @@ from torch import Tensor
 
 from wm_runtime.facts import FAMILIES, STAGES, outlines, physics
 from wm_runtime.schema import FIELD
-from wm_train.dynamics.stale import frames_since
+from wm_train.dynamics.memory import AIR_JUMPS, LOCKED
+from wm_train.dynamics.stale import begins_anew, frames_since
 
 ACTIONS = FIELD["action"].classes or 0
-LOCKED = 9
-"""Frames in the air after which the feet are where the animation has them, no longer at the fighter's own place."""
 USUAL = 4.0
 LOWEST, HIGHEST, FARTHEST = -0.5, 14.0, 11.3
 """Bounds of who lands that are plausible, and the most by which who flies on may be below the ground, units."""
 INSIDE = 3.0
 """Frames nearer than that to the ends of a surface, units, are left out."""
 DOWN = -0.5
-"""A stick held further down lets a fighter through platforms, or fall faster."""
-UNSURE = (236, 252)
-"""An air dodge, whose speed is not known beforehand, and catching the ledge."""
+"""A stick held further down lets a fighter through platforms, or fall faster; not one that dodges."""
+DODGE, DODGES, DODGE_DECAY = 236, 29, 0.9
+"""An air dodge, the age until which its speed only fades, and what of it is left a frame later."""
+CATCH = 252
+"""Catching the ledge."""
 STEPS, RATE = 800, 0.05
 ALIKE, OF_MOVE, OF_WALLS = 0.3, 0.02, 0.3
 """What a unit of difference weighs: from the next age, from the move's usual height, and from what walls show."""
@@ -39,7 +40,9 @@ def bounds_of_game(columns: dict[str, np.ndarray], stage: int) -> dict[str, np.n
     and whether it lands."""
     surfaces = [s for arena in STAGES if arena.id == stage for s in arena.surfaces if not s.moves]
     now, then = ({name: value[part] for name, value in columns.items()} for part in (slice(2, None), slice(1, -1)))
-    in_air = frames_since(columns["airborne"] == 0)[1:-1]
+    grounded = columns["airborne"] == 0
+    leaps = begins_anew(columns) & np.isin(columns["action"], AIR_JUMPS) & (frames_since(grounded) <= LOCKED + 1)
+    in_air = np.minimum(frames_since(grounded), frames_since(leaps) + 1)[1:-1]
     elsewhere = [action for family in ("ledge", "grabbed", "thrown", "captured") for action in FAMILIES[family]]
     flies = (then["airborne"] == 1) & (then["hitlag"] <= 1) & (now["hitlag"] == 0) & (in_air >= LOCKED)
     flies &= (now["percent"] == then["percent"]) & (np.abs(now["y"] - then["y"]) < HIGHEST)
@@ -47,10 +50,12 @@ def bounds_of_game(columns: dict[str, np.ndarray], stage: int) -> dict[str, np.n
         flies &= (state["action"] > 13) & ~np.isin(state["action"], elsewhere)
 
     next_speed, falls_fast = falling(then)
+    dodges = (then["action"] == DODGE) & (then["state_age"] < DODGES)
+    next_speed = np.where(dodges, then["self_y"] * DODGE_DECAY, next_speed)
     blown = np.hypot(then["knockback_x"], then["knockback_y"])
     rise = next_speed + then["knockback_y"] * (1 - 0.051 / np.maximum(blown, 0.051))
-    lands = flies & (now["airborne"] == 0) & ((now["main_y"] > DOWN) | falls_fast)
-    lands &= ~np.isin(now["action"], UNSURE) & ~np.isin(then["action"], UNSURE)
+    lands = flies & (now["airborne"] == 0) & ((now["main_y"] > DOWN) | falls_fast | dodges)
+    lands &= (now["action"] != CATCH) & (now["action"] != DODGE) & (then["action"] != CATCH)
     below = now["y"] - then["y"] - rise
     lands &= (below > LOWEST) & (below < HIGHEST)
     before = columns["state_age"][:-2]
@@ -64,7 +69,7 @@ def bounds_of_game(columns: dict[str, np.ndarray], stage: int) -> dict[str, np.n
         for state in (now, then):
             over &= (state["x"] > surface.x[0] + INSIDE) & (state["x"] < surface.x[1] - INSIDE)
         if surface.platform:
-            over &= (then["y"] >= height - 0.01) & (now["main_y"] > DOWN) & (then["main_y"] > DOWN)
+            over &= (then["y"] >= height - 0.01) & (dodges | ((now["main_y"] > DOWN) & (then["main_y"] > DOWN)))
         below = height - now["y"]
         over &= (below > 0) & (below < FARTHEST)
         found.append((now, now["state_age"], below, over, np.zeros_like(over)))

@@ -32,11 +32,17 @@ ledge; shoulder, L or R was last pressed; percent last rose; the fighter last ca
 STRUCK_WITH: tuple[str, ...] = tuple(f"struck_with_{i + 1}" for i in range(len(LOSSES)))
 """Ids of the moves with which the fighter hit last, 0 for none: see dynamics.stale."""
 NUMBERS: tuple[str, ...] = (
-    *COUNTERS, "action_1", "action_2", "since_begun", "since_press", "since_tech", "since_struck", *STRUCK_WITH,
+    *COUNTERS, "action_1", "action_2", "since_begun", "since_press", "since_tech", "since_leap", "since_struck",
+    *STRUCK_WITH,
 )  # fmt: skip
 """Columns of the memory's integers: the counters, the two actions before the present one, frames since the action
-began or began anew, since L or R went all the way down, since that counted for a tech, since a hit of the fighter
-landed, and its moves that hit."""
+began or began anew, since L or R went all the way down, since that counted for a tech, since the fighter's feet
+were locked, since a hit of the fighter landed, and its moves that hit."""
+AIR_JUMPS = (27, 28)
+"""Jumps in the air, forward and backward."""
+LOCKED = 9
+"""Who leaves the ground has its feet locked at its own place: after so many frames they are where the animation has
+them. A jump in the air while they are locked locks them anew: of 779 landings on train that tell, all but 2."""
 LEAST_STALE = 21
 """A memory of so many columns or more ends with since_struck and STRUCK_WITH, in artifacts of before as well."""
 TECH_LOCK = 40
@@ -111,7 +117,7 @@ def beginning(state: Named) -> Named:
     first = {name: torch.full_like(state["action"], 0 if name in _STATES else NEVER) for name in COUNTERS}
     none = torch.zeros_like(state["action"])
     first |= {"action_1": state["action"], "action_2": state["action"], "since_begun": none}
-    first |= {"since_press": none + NEVER, "since_tech": none + NEVER}
+    first |= {"since_press": none + NEVER, "since_tech": none + NEVER, "since_leap": none + NEVER}
     return {**first, "since_struck": none + NEVER, **dict.fromkeys(STRUCK_WITH, none)}
 
 
@@ -127,6 +133,9 @@ def advance(numbers: Named, last: Named, state: Named, controllers: Tensor) -> N
     events["since_landing"] = (state["airborne"] == 0) & (last["airborne"] == 1)
     events["since_press"], events["since_tech"] = pressed(numbers, controllers, state["hitlag"] > 0)
     events["since_begun"] = events["frames_in_action"] | (state["state_age"] < last["state_age"] - 0.5)
+    air_jump = (state["action"] == AIR_JUMPS[0]) | (state["action"] == AIR_JUMPS[1])
+    leaps = events["since_begun"] & air_jump & (numbers["since_leap"] < LOCKED)
+    events["since_leap"] = events["since_airborne"] | leaps
     after = {n: torch.where(e, torch.zeros_like(numbers[n]), (numbers[n] + 1)) for n, e in events.items()}
     after = {n: counter.clamp(max=LIMIT) for n, counter in after.items()}
     changed = events["frames_in_action"]
