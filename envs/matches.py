@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
@@ -186,13 +187,12 @@ class Matches:
                 np.copyto(array, getattr(self.state, name))
         for simulator in self._simulators:
             simulator.step(self.controllers)
-        broken = ~over & ~np.logical_and.reduce([_finite(s) for s in self._simulators])
-        stay = over | broken
-        playing = ~stay
+        broken = self._broken(over)
+        playing = ~(over | broken)
         self._judge(playing)
-        if stay.any():
+        if not playing.all():
             for simulator in self._simulators:
-                simulator.undo(stay)
+                simulator.undo(~playing)
         lost = losses(percent, stocks, self.state)
         outcome.damage += lost[0]
         outcome.stocks += lost[1]
@@ -203,14 +203,26 @@ class Matches:
         late = self.state["frame"] >= MATCH_FRAMES
         if self.settings.time_limit is not None:
             late |= self._frames >= self.settings.time_limit
-        limit = self.settings.max_uncertainty
-        unsure = np.zeros(self.num_matches, bool) if limit is None else self.uncertainty > limit
-        for reason, which in ((NOT_FINITE, broken), (UNCERTAIN, playing & unsure), (TIME, playing & late)):
-            which = which & ~outcome.truncated
-            outcome.reason[which] = reason
-            outcome.truncated |= which
-        self.not_finite += np.count_nonzero(broken)
+        ends = [(NOT_FINITE, broken), (TIME, playing & late)]
+        if self.settings.max_uncertainty is not None:
+            ends.insert(1, (UNCERTAIN, playing & (self.uncertainty > self.settings.max_uncertainty)))
+        for reason, which in ends:
+            if which.any():
+                which = which & ~outcome.truncated
+                outcome.reason[which] = reason
+                outcome.truncated |= which
         over |= outcome.terminated | outcome.truncated
+
+    def _broken(self, over: np.ndarray) -> np.ndarray:
+        """(N,) bool: matches that are not over of which a model predicted a number that is not finite."""
+        broken = np.zeros(self.num_matches, bool)
+        with np.errstate(invalid="ignore", over="ignore"):
+            for simulator in self._simulators:
+                if not _finite(simulator):
+                    broken |= ~_finite_each(simulator)
+        broken &= ~over
+        self.not_finite += np.count_nonzero(broken)
+        return broken
 
     def _judge(self, playing: np.ndarray) -> None:
         """What the models say of their step: kept for the matches that take it."""
@@ -269,18 +281,21 @@ def _copy(source: State, target: State, rows: Any, source_rows: Any = None) -> N
         array[rows] = getattr(source, name)[rows if source_rows is None else source_rows]
 
 
-def _finite(simulator: Simulator) -> np.ndarray:
-    """(N,) bool: whether all that was predicted of a match is a finite number."""
+def _predicted(simulator: Simulator) -> list[np.ndarray]:
+    """The arrays of a simulator in which a number may not be finite."""
     arrays = [simulator.state.floats, *simulator.carry.values(), *simulator.aux.values()]
-    fine = np.ones(simulator.num_matches, bool)
-    for array in arrays:
-        if not np.issubdtype(array.dtype, np.floating):
-            continue
-        with np.errstate(invalid="ignore", over="ignore"):
-            together = array.sum()  # finite only if all are, and cheaper than to look at each
-        if not np.isfinite(together):
-            fine &= np.isfinite(array).reshape(len(fine), -1).all(axis=1)
-    return fine
+    return [array for array in arrays if array.dtype.kind == "f"]
+
+
+def _finite(simulator: Simulator) -> bool:
+    """Whether all that was predicted is finite: its sum is so only then, and cheaper than to look at each number."""
+    return math.isfinite(sum(float(np.add.reduce(array, axis=None)) for array in _predicted(simulator)))
+
+
+def _finite_each(simulator: Simulator) -> np.ndarray:
+    """(N,) bool: whether all that was predicted of a match is a finite number."""
+    matches = [np.isfinite(array).reshape(len(array), -1).all(axis=1) for array in _predicted(simulator)]
+    return np.logical_and.reduce(matches)
 
 
 def warn_outside_domain(artifact: Artifact, characters: set[int], times: float) -> None:

@@ -76,15 +76,26 @@ def _shapes(actions: Any) -> Any:
     return actions.shape
 
 
+def _held(columns: tuple[str, ...], rows: np.ndarray) -> np.ndarray:
+    """What choices (K, columns) of some controls hold of all, (K, 13) float32."""
+    out = np.zeros((len(rows), len(CONTROL_NAMES)), np.float32)
+    out[:, [C_[name] for name in columns]] = rows
+    return out
+
+
+_DIGITAL = np.array([0, 0, 1], np.float32)
+_PADS = (
+    _held(("main_x", "main_y"), MAIN_STICK), _held(("c_x", "c_y"), C_STICK),
+    _held(("shoulder", "l"), np.stack([SHOULDER, _DIGITAL], axis=1)),
+)  # fmt: skip
+_PRESSED = _held(MULTIDISCRETE_BUTTONS, np.eye(len(MULTIDISCRETE_BUTTONS)))
+
+
 def _from_multidiscrete(actions: np.ndarray, out: np.ndarray) -> None:
     """(N, 7): main stick, C-stick, shoulder, then A, B, X, Z."""
-    out[:] = 0
-    out[:, [C_["main_x"], C_["main_y"]]] = MAIN_STICK[actions[:, 0]]
-    out[:, [C_["c_x"], C_["c_y"]]] = C_STICK[actions[:, 1]]
-    out[:, C_["shoulder"]] = SHOULDER[actions[:, 2]]
-    out[:, C_["l"]] = actions[:, 2] == len(SHOULDER) - 1
-    for i, name in enumerate(MULTIDISCRETE_BUTTONS):
-        out[:, C_[name]] = actions[:, 3 + i]
+    np.matmul(actions[:, len(_PADS) :].astype(np.float32), _PRESSED, out=out)
+    for i, pads in enumerate(_PADS):
+        out += pads[actions[:, i]]
 
 
 def _from_controller(actions: dict[str, np.ndarray], out: np.ndarray) -> None:
@@ -206,25 +217,24 @@ class ObservationSpace:
 def observe_flat(state: State, controllers: np.ndarray, player: int) -> np.ndarray:
     """(N, D) float32, D numbers as in observation_names."""
     out = np.empty((len(state), FLAT_SIZE), np.float32)
-    at = 0
-    for who in (player, 1 - player):
-        _write_player(state, who, out[:, at : at + len(PLAYER_NUMBERS)])
-        at += len(PLAYER_NUMBERS)
-        out[:, at : at + _CHARACTERS] = _TABLES["character"][state["character"][:, who]]
-        at += _CHARACTERS
-        out[:, at : at + len(_FAMILY_NAMES)] = _FAMILY_TABLE[state["action"][:, who]]
-        at += len(_FAMILY_NAMES)
-    _write_match(state, player, out[:, at : at + len(MATCH_NUMBERS)])
-    out[:, at + len(MATCH_NUMBERS) :] = controllers
+    numbers, characters = len(PLAYER_NUMBERS), len(PLAYER_NUMBERS) + _CHARACTERS
+    ends = PLAYERS * (characters + len(_FAMILY_NAMES))
+    players = out[:, :ends].reshape(len(state), PLAYERS, -1)  # a view
+    floats, ints = _as_seen(state, player)
+    _write_players(floats, ints, players[..., :numbers])
+    players[..., numbers:characters] = np.take(_TABLES["character"], ints[..., I_["character"]], axis=0)
+    players[..., characters:] = np.take(_FAMILY_TABLE, ints[..., I_["action"]], axis=0)
+    _write_match(state, player, out[:, ends : ends + len(MATCH_NUMBERS)])
+    out[:, ends + len(MATCH_NUMBERS) :] = controllers
     return out
 
 
 def observe_dict(state: State, controllers: np.ndarray, player: int) -> dict[str, np.ndarray]:
     """The same numbers by part, action states and characters as ids (N, 2) int64."""
     order = [player, 1 - player]
-    out = {name: np.empty((len(state), len(PLAYER_NUMBERS)), np.float32) for name in ("self", "opponent")}
-    for who, part in zip(order, out.values(), strict=True):
-        _write_player(state, who, part)
+    numbers = np.empty((PLAYERS, len(state), len(PLAYER_NUMBERS)), np.float32)
+    _write_players(*_as_seen(state, player), numbers.swapaxes(0, 1))
+    out = dict(zip(("self", "opponent"), numbers, strict=True))
     out["match"] = np.empty((len(state), len(MATCH_NUMBERS)), np.float32)
     _write_match(state, player, out["match"])
     ids = {name: state[name][:, order].astype(np.int64) for name in ("action", "character")}
@@ -242,17 +252,30 @@ def observe_state(state: State, controllers: np.ndarray, player: int) -> dict[st
     }
 
 
-def _write_player(state: State, who: int, out: np.ndarray) -> None:
-    """PLAYER_NUMBERS of N players."""
-    floats, ints = len(_FLOATS), len(_FLOATS) + len(_INTS)
-    np.multiply(state.floats[:, who][:, _FLOATS], _FLOAT_SCALE, out=out[:, :floats])
-    np.clip(out[:, :floats], -OBSERVATION_LIMIT, OBSERVATION_LIMIT, out=out[:, :floats])
-    np.multiply(state.ints[:, who][:, _INTS], _INT_SCALE, out=out[:, floats:ints])
-    at = ints
+def _as_seen(state: State, player: int) -> tuple[np.ndarray, np.ndarray]:
+    """Floats and ints (N, 2, …), the player first: views."""
+    step = -1 if player else 1
+    return state.floats[:, ::step], state.ints[:, ::step]
+
+
+def _write_players(floats: np.ndarray, ints: np.ndarray, out: np.ndarray) -> None:
+    """PLAYER_NUMBERS of both players of N matches, into (N, 2, numbers)."""
+    at, to = len(_FLOATS), len(_FLOATS) + len(_INTS)
+    numbers = np.take(floats, _FLOATS, axis=2, mode="clip")
+    numbers *= _FLOAT_SCALE
+    _limited(numbers)
+    out[..., :at] = numbers
+    counts = np.take(ints, _INTS, axis=2, mode="clip").astype(np.float32)
+    counts *= _INT_SCALE
+    out[..., at:to] = counts
     for name in _ONE_HOT:
-        classes = FIELD[name].classes or 0
-        out[:, at : at + classes] = _TABLES[name][state[name][:, who]]
-        at += classes
+        at, to = to, to + len(_TABLES[name])
+        out[..., at:to] = np.take(_TABLES[name], ints[..., I_[name]], axis=0)
+
+
+def _limited(numbers: np.ndarray) -> None:
+    """Brings numbers within OBSERVATION_LIMIT, in place."""
+    numbers.clip(-OBSERVATION_LIMIT, OBSERVATION_LIMIT, out=numbers)
 
 
 def _write_match(state: State, player: int, out: np.ndarray) -> None:
@@ -261,7 +284,7 @@ def _write_match(state: State, player: int, out: np.ndarray) -> None:
     for column, axis in enumerate(("x", "y"), start=1):
         place = state[axis]
         out[:, column] = (place[:, 1 - player] - place[:, player]) * _FLOAT_SCALES[axis]
-    np.clip(out[:, :3], -OBSERVATION_LIMIT, OBSERVATION_LIMIT, out=out[:, :3])
+    _limited(out[:, :3])
     out[:, 3:] = _STAGE_TABLE[state["stage"]]
 
 

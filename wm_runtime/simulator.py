@@ -137,7 +137,8 @@ class Simulator:
             raise ValueError(f"controllers must be {shape} float32, got {found}")
         if not controllers.flags.c_contiguous:
             raise ValueError("controllers must be C-contiguous")
-        if not ((controllers.min(axis=0) >= _LOW) & (controllers.max(axis=0) <= _HIGH)).all():
+        low, high = np.minimum.reduce(controllers, axis=0), np.maximum.reduce(controllers, axis=0)
+        if not ((low >= _LOW) & (high <= _HIGH)).all():
             raise ValueError("controllers must be finite, axes in −1 … 1, shoulder and buttons in 0 … 1")
 
     def _new_carry(self, n: int) -> dict[str, np.ndarray]:

@@ -8,11 +8,12 @@ import torch
 
 from wm_runtime.facts import STAGES, character, physics
 from wm_runtime.replays.dataset import Dataset
-from wm_train.dynamics.feet import ACTIONS, LOCKED, bounds_of_game, heights, shown_by_walls
+from wm_train.dynamics.feet import ACTIONS, DODGE, DODGE_DECAY, bounds_of_game, heights, shown_by_walls
+from wm_train.dynamics.memory import AIR_JUMPS, LOCKED, advance, beginning
 from wm_train.dynamics.tables import MoveTables
 
 FOX = character("FOX").internal_id
-FALL, LANDING = 29, 42
+FALL, LANDING, DODGED = 29, 42, 43
 STAGE = {stage.name: stage.id for stage in STAGES}
 GRAVITY, TERMINAL = (float(physics(name)[FOX]) for name in ("gravity", "terminal"))
 
@@ -66,6 +67,51 @@ def test_who_falls_bounds_its_feet_from_both_sides() -> None:
 
 def test_a_stick_held_down_says_nothing() -> None:
     assert not bounds_of_game(falling(40, 4.5, stick=-1.0), STAGE["FINAL_DESTINATION"])["lands"].any()
+
+
+def dodging(feet: float, high: float, stick: float = -1.0) -> dict[str, np.ndarray]:
+    """A game in which a fighter, long in the air, dodges down to the ground from so high; as `falling`."""
+    columns = falling(20, feet, stick)
+    y, speed, lands = high, -2.0, False
+    for t in range(20):
+        columns["y"][t, 0], columns["self_y"][t, 0] = y, 0 if lands else speed
+        columns["action"][t, 0], columns["airborne"][t, 0] = (DODGED, 0) if lands else (DODGE, 1)
+        columns["state_age"][t, 0] = 0 if lands else t + 1
+        speed *= DODGE_DECAY
+        lands = lands or y + speed + feet < 0
+        y = 0.0 if lands else y + speed
+    return columns
+
+
+def test_an_air_dodge_lands_whatever_the_stick_and_its_speed_only_fades() -> None:
+    found = bounds_of_game(dodging(4.5, 8.0), STAGE["FINAL_DESTINATION"])
+    landed = found["lands"].astype(bool)
+    assert landed.sum() == 1
+    assert set(found["move"]) == {FOX * ACTIONS + DODGE}
+    assert 4.5 < found["below"][landed][0] <= 6.5
+    assert found["below"][~landed].max(initial=0) <= 4.5
+
+
+def test_feet_that_a_jump_in_the_air_locked_anew_say_nothing() -> None:
+    columns = dodging(4.5, 8.0)
+    lands = np.flatnonzero(columns["airborne"][:, 0] == 0)[0]
+    columns["airborne"][: lands - 11, 0] = 0
+    assert bounds_of_game(columns, STAGE["FINAL_DESTINATION"])["lands"].sum() == 1
+    columns["action"][lands - 8, 0] = AIR_JUMPS[0]
+    assert bounds_of_game(columns, STAGE["FINAL_DESTINATION"])["lands"].sum() == 0
+
+
+@pytest.mark.parametrize(("jumps", "since"), [([], 27), ([6], 24), ([10], 20), ([12], 18), ([13], 27), ([6, 13], 17)])
+def test_a_jump_in_the_air_locks_feet_anew_while_they_are_locked(jumps: list[int], since: int) -> None:
+    def at(t: int) -> dict[str, torch.Tensor]:
+        whole = {"action": 27 if t in jumps else 29, "airborne": int(t >= 3), "hurtbox": 0, "last_attack": 0}
+        state = {name: torch.full((1, 2), value) for name, value in whole.items()}
+        return state | {name: torch.zeros(1, 2) for name in ("hitlag", "percent", "state_age")}
+
+    numbers, pads = beginning(at(0)), torch.zeros(1, 2, 2, 13)
+    for t in range(1, 31):
+        numbers = advance(numbers, at(t - 1), at(t), pads)
+    assert numbers["since_leap"].tolist() == [[since, since]]
 
 
 def test_feet_that_are_not_yet_free_say_nothing() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from synthetic import REPLAYS
 from wm_runtime.facts import character, physics
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import FIELD
-from wm_train.dynamics.candidates import WIND, Candidates, _driven
+from wm_train.dynamics.candidates import DODGED, SQUAT, WIND, Candidates, _driven
 from wm_train.dynamics.influence import Influence
 from wm_train.dynamics.tables import DASH, RUN, USUAL_DASH, MoveTables, drift_of
 from wm_train.dynamics.walk import FAST, MIDDLE, SLOW, Walk
@@ -71,23 +73,42 @@ def test_peach_drifts_as_replays_say() -> None:
     assert physics("air_friction")[PEACH] == pytest.approx(0.005)
 
 
-def test_wind_blows_away_from_the_middle_whichever_way_a_fighter_faces() -> None:
-    tables = MoveTables()
-    candidates = Candidates(tables)
+def places_along_x(**fields: list[float] | list[int]) -> Callable[..., torch.Tensor]:
+    """Of a match in such a state: fields of the next state → candidates of x, (1, 2, …)."""
+    candidates = Candidates(MoveTables())
     zero, whole = torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.int32)
     state = {name: whole if field.classes else zero for name, field in FIELD.items() if field.role == "state"}
-    state |= {"x": torch.tensor([[-40.0, 30.0]]), "facing": torch.tensor([[1, 1]]), "character": whole + FOX}
+    state |= {name: torch.tensor([value]) for name, value in fields.items()}
     places = {name: zero[:, :1] for name in ("edge_hang", "edge_stand", "edge_y")}
     row, pads = torch.zeros(1, 2, dtype=torch.long), torch.zeros(1, 2, 13)
     no_stick = Influence(whole > 0, zero, zero)
-    of = lambda facing: candidates.x(  # noqa: E731
-        *[{**state, "facing": facing}] * 3, row, row, row, places, torch.ones(1, 2), pads, pads, zero, no_stick
-    )
-    right, left = (of(torch.tensor([[way, way]])) for way in (1, -1))
+
+    def of(regressed: float = 0.0, **after: list[float] | list[int]) -> torch.Tensor:
+        next_ = {**state, **{name: torch.tensor([value]) for name, value in after.items()}}
+        return candidates.x(
+            state, next_, state, row, row, row, places, torch.ones(1, 2), pads, pads, zero + regressed, no_stick
+        )
+
+    return of
+
+
+def test_wind_blows_away_from_the_middle_whichever_way_a_fighter_faces() -> None:
+    of = places_along_x(x=[-40.0, 30.0], facing=[1, 1], character=[FOX, FOX])
+    right, left = (of(facing=[way, way]) for way in (1, -1))
     blown = torch.tensor([[-40.0 - WIND, 30.0 + WIND]])
     columns = ((right - blown[..., None]).abs() < 1e-5).all(dim=1)
     assert columns.any()
     assert torch.equal(columns, ((left - blown[..., None]).abs() < 1e-5).all(dim=1))
+
+
+@pytest.mark.parametrize(("name", "share"), [("MARTH", 0.5), ("SHEIK", 0.5), ("FOX", 1.0)])
+def test_who_dodges_into_the_ground_out_of_the_squat_goes_its_velocity_or_half(name: str, share: float) -> None:
+    who = character(name).internal_id
+    of = places_along_x(x=[10.0, 30.0], facing=[1, 1], character=[who, who], action=[SQUAT, SQUAT])
+    x = of(0.3, action=[DODGED, SQUAT], self_x_air=[2.0, 2.0], self_x_ground=[2.0, 2.0])
+    assert x[0, 0, 1] == 10.0 + 2.0 * share
+    assert x[0, 0, 0] == pytest.approx(x[0, 0, 1] + (0.3 if share == 1 else 0.0))  # the rule is not left to a guess
+    assert x[0, 1, 1] == 32.0
 
 
 def test_a_walk_is_slow_middle_or_fast_by_its_speed() -> None:

@@ -63,8 +63,8 @@ class CompiledEngine:
         self._carry, self._aux = tuple(artifact.carry), tuple(artifact.aux)
         self._code: dict[int, _Code] = {}
         self._pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
-        self._bound: Bound[tuple[np.ndarray, np.ndarray]] = Bound()
-        """Addresses of inputs and of outputs."""
+        self._bound: Bound[tuple[_Table, _Table]] = Bound()
+        """Of inputs and of outputs."""
 
     def step(
         self,
@@ -77,23 +77,23 @@ class CompiledEngine:
     ) -> None:
         """See engines.Engine."""
 
-        def located() -> tuple[np.ndarray, np.ndarray]:
+        def located() -> tuple[_Table, _Table]:
             names = state_layout(0)
             inputs = [*(getattr(state, n) for n in names), controllers, *(carry[n] for n in self._carry)]
             outputs = [*(getattr(next_state, n) for n in names), *(next_carry[n] for n in self._carry)]
-            return _addresses(inputs), _addresses([*outputs, *(aux[n] for n in self._aux)])
+            return _Table(inputs), _Table([*outputs, *(aux[n] for n in self._aux)])
 
-        addresses, targets = self._bound.of((state, next_state), (carry, next_carry, aux), located)
-        addresses[len(state_layout(0))] = controllers.ctypes.data
+        inputs, outputs = self._bound.of((state, next_state), (carry, next_carry, aux), located)
+        inputs.addresses[len(state_layout(0))] = controllers.ctypes.data
         matches = len(controllers)
         code = self._for(matches)
         blocks = -(-matches // code.lanes)
         threads = min(self.threads, blocks)
         if threads == 1 or self._pool is None:
-            code.step(addresses, targets, 0, matches, 0)
+            code.step(inputs, outputs, 0, matches, 0)
             return
         edges = [min(matches, blocks * i // threads * code.lanes) for i in range(threads + 1)]
-        work = [self._pool.submit(code.step, addresses, targets, a, b, i) for i, (a, b) in enumerate(pairwise(edges))]
+        work = [self._pool.submit(code.step, inputs, outputs, a, b, i) for i, (a, b) in enumerate(pairwise(edges))]
         for part in work:
             part.result()
 
@@ -106,6 +106,14 @@ class CompiledEngine:
 
 def _addresses(arrays: list[np.ndarray]) -> np.ndarray:
     return np.array([a.ctypes.data for a in arrays], np.uint64)
+
+
+class _Table:
+    """Where arrays lie: their addresses, and the address of that list."""
+
+    def __init__(self, arrays: list[np.ndarray]):
+        self.addresses = _addresses(arrays)
+        self.address = self.addresses.ctypes.data
 
 
 class _Code:
@@ -125,8 +133,8 @@ class _Code:
         constant = [self._floats.ctypes.data, self._ints.ctypes.data, self._addresses.ctypes.data]
         self._arguments = [(*constant, *(a.ctypes.data for a in rows)) for rows in self._rows]
 
-    def step(self, inputs: np.ndarray, outputs: np.ndarray, begin: int, end: int, thread: int) -> None:
-        self._step(inputs.ctypes.data, outputs.ctypes.data, *self._arguments[thread], begin, end)
+    def step(self, inputs: _Table, outputs: _Table, begin: int, end: int, thread: int) -> None:
+        self._step(inputs.address, outputs.address, *self._arguments[thread], begin, end)
 
 
 def _aligned(array: np.ndarray) -> np.ndarray:

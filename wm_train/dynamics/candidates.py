@@ -308,8 +308,8 @@ class Candidates(nn.Module):
         thrown_back = (BLOW_BACK[0] + BLOW_BACK[1] * struck - friction).clamp(min=0.0) * away
         glided = _slower(glided, friction)
         columns = [
-            moved + regressed * facing * ~halved, moved, x, places["edge_stand"] * side, from_edge, x + change, x + NUDGE * main,
-            x + SHIFT * main, x + SHIFT * c, moved + SHIFT * main, moved + SHIFT * c, moved + change,
+            moved + regressed * facing * ~halved, moved, x, places["edge_stand"] * side, from_edge, x + change,
+            x + NUDGE * main, x + SHIFT * main, x + SHIFT * c, moved + SHIFT * main, moved + SHIFT * c, moved + change,
             x.flip(1) + of_holder, moved.flip(1) + of_holder, x + after["self_x_ground"], x + glide,
             x + step * cosine, x + glide * cosine,
             moved + PUSH * away, x + PUSH * away, x + glide + PUSH * away, moved + WIND * side, moved - WIND * side,
