@@ -84,17 +84,19 @@ def _held(columns: tuple[str, ...], rows: np.ndarray) -> np.ndarray:
 
 
 _DIGITAL = np.array([0, 0, 1], np.float32)
-_PADS = (
+STICK_ROWS = (
     _held(("main_x", "main_y"), MAIN_STICK), _held(("c_x", "c_y"), C_STICK),
     _held(("shoulder", "l"), np.stack([SHOULDER, _DIGITAL], axis=1)),
 )  # fmt: skip
-_PRESSED = _held(MULTIDISCRETE_BUTTONS, np.eye(len(MULTIDISCRETE_BUTTONS)))
+"""Of the multidiscrete main stick, C-stick and shoulder: what each choice holds of a controller, (choices, 13)."""
+BUTTON_ROWS = _held(MULTIDISCRETE_BUTTONS, np.eye(len(MULTIDISCRETE_BUTTONS)))
+"""The same of each of its buttons, (4, 13)."""
 
 
 def _from_multidiscrete(actions: np.ndarray, out: np.ndarray) -> None:
     """(N, 7): main stick, C-stick, shoulder, then A, B, X, Z."""
-    np.matmul(actions[:, len(_PADS) :].astype(np.float32), _PRESSED, out=out)
-    for i, pads in enumerate(_PADS):
+    np.matmul(actions[:, len(STICK_ROWS) :].astype(np.float32), BUTTON_ROWS, out=out)
+    for i, pads in enumerate(STICK_ROWS):
         out += pads[actions[:, i]]
 
 
@@ -166,26 +168,26 @@ ACTION_SPACES: dict[str, Callable[[], ActionSpace]] = {
 assert CONTROL_NAMES[: len(AXES)] == AXES
 
 OBSERVATION_LIMIT = 5.0
-_FLOAT_SCALES = {
+FLOAT_SCALES = {
     "x": 0.01, "y": 0.01, "percent": 0.01, "shield": 1 / 60, "state_age": 0.02, "hitlag": 0.1,
     **dict.fromkeys(VELOCITIES, 0.25),
 }  # fmt: skip
 _INT_SCALES = {"facing": 1.0, "airborne": 1.0, "stocks": 0.25, "jumps": 1 / 6}
-_ONE_HOT = ("hurtbox", "l_cancel")
+ONE_HOT = ("hurtbox", "l_cancel")
 _FAMILY_NAMES = tuple(FAMILIES)
 _FAMILY = np.array([_FAMILY_NAMES.index(action_family(a)) for a in range(FIELD["action"].classes or 0)])
 
-_FLOATS = np.array([F_[name] for name in _FLOAT_SCALES])
-_FLOAT_SCALE = np.array(list(_FLOAT_SCALES.values()), np.float32)
-_INTS = np.array([I_[name] for name in _INT_SCALES])
-_INT_SCALE = np.array(list(_INT_SCALES.values()), np.float32)
-_TABLES = {name: np.eye(FIELD[name].classes or 0, dtype=np.float32) for name in (*_ONE_HOT, "character")}
-_FAMILY_TABLE = np.eye(len(_FAMILY_NAMES), dtype=np.float32)[_FAMILY]
-_STAGE_TABLE = np.zeros((max(s.id for s in STAGES) + 1, len(STAGES)), np.float32)
-_STAGE_TABLE[[s.id for s in STAGES], np.arange(len(STAGES))] = 1
+FLOAT_COLUMNS = np.array([F_[name] for name in FLOAT_SCALES])
+FLOAT_SCALE = np.array(list(FLOAT_SCALES.values()), np.float32)
+INT_COLUMNS = np.array([I_[name] for name in _INT_SCALES])
+INT_SCALE = np.array(list(_INT_SCALES.values()), np.float32)
+ONE_HOT_ROWS = {name: np.eye(FIELD[name].classes or 0, dtype=np.float32) for name in (*ONE_HOT, "character")}
+FAMILY_ROWS = np.eye(len(_FAMILY_NAMES), dtype=np.float32)[_FAMILY]
+STAGE_ROWS = np.zeros((max(s.id for s in STAGES) + 1, len(STAGES)), np.float32)
+STAGE_ROWS[[s.id for s in STAGES], np.arange(len(STAGES))] = 1
 
 PLAYER_NUMBERS: tuple[str, ...] = (
-    *_FLOAT_SCALES, *_INT_SCALES, *(f"{name}.{i}" for name in _ONE_HOT for i in range(FIELD[name].classes or 0)),
+    *FLOAT_SCALES, *_INT_SCALES, *(f"{name}.{i}" for name in ONE_HOT for i in range(FIELD[name].classes or 0)),
 )  # fmt: skip
 """What `self` and `opponent` of a dict observation hold; position in 100 units, percent in 100, velocity in 4 units a
 frame, state_age in 50 frames."""
@@ -222,8 +224,8 @@ def observe_flat(state: State, controllers: np.ndarray, player: int) -> np.ndarr
     players = out[:, :ends].reshape(len(state), PLAYERS, -1)  # a view
     floats, ints = _as_seen(state, player)
     _write_players(floats, ints, players[..., :numbers])
-    players[..., numbers:characters] = np.take(_TABLES["character"], ints[..., I_["character"]], axis=0)
-    players[..., characters:] = np.take(_FAMILY_TABLE, ints[..., I_["action"]], axis=0)
+    players[..., numbers:characters] = np.take(ONE_HOT_ROWS["character"], ints[..., I_["character"]], axis=0)
+    players[..., characters:] = np.take(FAMILY_ROWS, ints[..., I_["action"]], axis=0)
     _write_match(state, player, out[:, ends : ends + len(MATCH_NUMBERS)])
     out[:, ends + len(MATCH_NUMBERS) :] = controllers
     return out
@@ -260,17 +262,17 @@ def _as_seen(state: State, player: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _write_players(floats: np.ndarray, ints: np.ndarray, out: np.ndarray) -> None:
     """PLAYER_NUMBERS of both players of N matches, into (N, 2, numbers)."""
-    at, to = len(_FLOATS), len(_FLOATS) + len(_INTS)
-    numbers = np.take(floats, _FLOATS, axis=2, mode="clip")
-    numbers *= _FLOAT_SCALE
+    at, to = len(FLOAT_COLUMNS), len(FLOAT_COLUMNS) + len(INT_COLUMNS)
+    numbers = np.take(floats, FLOAT_COLUMNS, axis=2, mode="clip")
+    numbers *= FLOAT_SCALE
     _limited(numbers)
     out[..., :at] = numbers
-    counts = np.take(ints, _INTS, axis=2, mode="clip").astype(np.float32)
-    counts *= _INT_SCALE
+    counts = np.take(ints, INT_COLUMNS, axis=2, mode="clip").astype(np.float32)
+    counts *= INT_SCALE
     out[..., at:to] = counts
-    for name in _ONE_HOT:
-        at, to = to, to + len(_TABLES[name])
-        out[..., at:to] = np.take(_TABLES[name], ints[..., I_[name]], axis=0)
+    for name in ONE_HOT:
+        at, to = to, to + len(ONE_HOT_ROWS[name])
+        out[..., at:to] = np.take(ONE_HOT_ROWS[name], ints[..., I_[name]], axis=0)
 
 
 def _limited(numbers: np.ndarray) -> None:
@@ -283,9 +285,9 @@ def _write_match(state: State, player: int, out: np.ndarray) -> None:
     out[:, 0] = state["frame"] / MATCH_FRAMES
     for column, axis in enumerate(("x", "y"), start=1):
         place = state[axis]
-        out[:, column] = (place[:, 1 - player] - place[:, player]) * _FLOAT_SCALES[axis]
+        out[:, column] = (place[:, 1 - player] - place[:, player]) * FLOAT_SCALES[axis]
     _limited(out[:, :3])
-    out[:, 3:] = _STAGE_TABLE[state["stage"]]
+    out[:, 3:] = STAGE_ROWS[state["stage"]]
 
 
 def _box(*shape: int) -> spaces.Box:

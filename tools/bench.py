@@ -75,6 +75,30 @@ def runtime(
 
 
 @app.command()
+def device(
+    model: Annotated[str | None, typer.Option(help="Model to measure.")] = None,
+    device: Annotated[str, typer.Option(help="Where its matches stay, as torch names it.")] = "cuda",
+    matches: Annotated[list[int] | None, typer.Option(min=1, help="Batches to measure.")] = None,
+    seconds: Annotated[float, typer.Option(min=0.01, help="About what each measurement takes.")] = 3.0,
+    compiled: Annotated[bool, typer.Option(help="By torch.compile: minutes first.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
+) -> None:
+    """Steps a second of matches that stay on a device: the model alone, and the environment."""
+    from wm_runtime.artifact import DEFAULT_MODEL
+    from wm_runtime.errors import UserError
+    from wm_tools.bench_device import bench_device, lines
+
+    if json is not None and not json.parent.is_dir():
+        raise UserError(f"{json}: its folder does not exist; make it or name another place")
+    found = bench_device(model or DEFAULT_MODEL, device, matches or [4096, 65536], seconds, compiled)
+    for line in lines(found):
+        print(line)
+    if json is not None:
+        json.write_text(json_.dumps(found, indent=1))
+        print(f"wrote {json}")
+
+
+@app.command()
 def train(
     dataset: Annotated[Path, typer.Option(help="Dataset whose windows are learned from.")],
     config: Annotated[str, typer.Option(help="Experiment: a YAML file, or the name of one.")] = "baseline-v22",

@@ -72,3 +72,22 @@ def test_whole_numbers_and_the_games_that_scale_them_go_together(arguments: list
         CliRunner().invoke(
             app, ["export", "last.pt", "--out", str(tmp_path / "x.onnx"), *arguments], catch_exceptions=False
         )
+
+
+def test_matches_on_a_device_are_measured_too(artifact: Artifact, tmp_path: Path) -> None:
+    path = tmp_path / "device.json"
+    said = CliRunner().invoke(
+        app,
+        ["bench", "device", "--model", str(artifact.path), "--device", "cpu", "--matches", "4", "--matches", "8",
+         "--seconds", "0.01", "--json", str(path)],
+        catch_exceptions=False,
+    )  # fmt: skip
+    assert said.exit_code == 0
+    rows = json.loads(path.read_text())["batches"]
+    assert [row["matches"] for row in rows] == [4, 8]
+    for row in rows:
+        assert row["steps_per_second"] == pytest.approx(row["matches"] / row["env_ms"] * 1e3)
+        assert row["env_cost"] == pytest.approx(row["env_ms"] / row["model_ms"] - 1)
+        assert f"{row['steps_per_second']:,.0f}" in said.output
+    with pytest.raises(UserError, match="cuda:77"):
+        CliRunner().invoke(app, ["bench", "device", "--device", "cuda:77"], catch_exceptions=False)
