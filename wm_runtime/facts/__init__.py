@@ -269,6 +269,30 @@ def ledge_catches() -> LedgeCatches:
     return LedgeCatches(box, tuple(moves))
 
 
+@dataclass(frozen=True)
+class Dive:
+    """A move through the air that the stick steers. gain, top: what a full stick adds to its velocity ahead a frame,
+    and the most that it makes of it, units a frame · free: (ages,) that velocity by state_age where nobody steers, NaN
+    where that is not known · turns: the age on which it may turn round."""
+
+    character: int
+    action: int
+    turns: int
+    gain: float
+    top: float
+    free: np.ndarray
+
+
+def dives() -> tuple[Dive, ...]:
+    """Measured on the games of train, by `python -m wm_train.measure_dives`."""
+    known = _load("dives.json")
+    return tuple(
+        Dive(character(name).internal_id, known["action"], known["turns"], its["gain"], its["top"],
+             np.array([np.nan if v is None else v for v in its["free"]], np.float32))
+        for name, its in known["dives"].items()
+    )  # fmt: skip
+
+
 def action_name(action: int) -> str:
     """Name of an action state; "SPECIAL_341" and so on where it depends on the character."""
     return ACTION_NAMES[action] if 0 <= action < len(ACTION_NAMES) else f"SPECIAL_{action}"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from wm_runtime.facts import character as fighter
 from wm_runtime.facts import physics
 from wm_runtime.schema import C_, FIELD, VELOCITIES
+from wm_train.dynamics.dives import steered
 from wm_train.dynamics.features import AIR_DODGE, AIR_DODGE_DECAY
 from wm_train.dynamics.geometry import Geometry, Surfaces
 from wm_train.dynamics.influence import NUDGE, SHIFT, Influence
@@ -167,6 +168,8 @@ class Candidates(nn.Module):
             changes, values = self.tables.changes[character, i], self.tables.values[character, i]
             changes = _known(wide + changes, wide)
             out[name] = torch.cat([torch.stack(columns, dim=-1), changes, _known(values, wide)], dim=-1)
+        ruled = steered(before, move, controllers[..., C_["main_x"]] * facing)[..., None]
+        out["self_x_air"] = _known(ruled, out["self_x_air"])
         return out
 
     @staticmethod
