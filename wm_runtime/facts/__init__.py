@@ -238,6 +238,21 @@ def outlines() -> Outlines:
     return Outlines(*_arrays("outlines.npz", "move", "span", "row"))
 
 
+@dataclass(frozen=True)
+class Throws:
+    """Where fighters are that are thrown. key: (K, 5) thrower, its action, victim (internal ids), 1 where that is let
+    go, and the thrower's state_age in hundredths · place: (K, 2) how far the victim is then ahead of and above the
+    thrower, units; where it is let go, less its knockback."""
+
+    key: np.ndarray
+    place: np.ndarray
+
+
+def throws() -> Throws:
+    """Measured on the games of train, by `python -m wm_train.measure_throws`."""
+    return Throws(*_arrays("throws.npz", "key", "place"))
+
+
 class Move(NamedTuple):
     """Of the frames within a fighter's box on which it might catch the ledge in this action, the share on which it
     does, and how many there were; `character` None for all."""

@@ -46,6 +46,7 @@ from wm_train.dynamics.select import LAST_RULED_ACTION, REBIRTH_WAIT
 from wm_train.dynamics.stale import freshness
 from wm_train.dynamics.strikes import COLUMNS, GRABS
 from wm_train.dynamics.tables import MoveTables
+from wm_train.dynamics.throws import Throws
 from wm_train.dynamics.walk import Walk
 from wm_train.encoding import BITS, stage_of
 from wm_train.models.own_frame import OwnFrameNetwork, RowEmbedding, vocabulary
@@ -186,7 +187,7 @@ class ExactCore(Core):
         self.features = Features(self.tables)
         self.candidates = Candidates(self.tables)
         self.geometry = self.candidates.geometry
-        self.hurt, self.walk, self.push, self.ledge = Hurt(), Walk(), Push(), Ledge()
+        self.hurt, self.walk, self.push, self.ledge, self.throws = Hurt(), Walk(), Push(), Ledge(), Throws()
         against = torch.zeros(2, SIZES["x"])
         against[0, list(PUSHED)] = against[1, list(UNPUSHED)] = -PUSH_ODDS
         self.register_buffer("against", against, persistent=False)
@@ -293,6 +294,7 @@ class ExactCore(Core):
                 before, after, *rows, places, surfaces, controllers, last, _value(heads, "y"), by_stick
             )
             after["y"] = _pick(options, heads["y"])
+            after["x"], after["y"] = self.throws(before, after)
         return Outcome(logits, dict(truth) if truth is not None else after, entropy, kept)
 
     def _chosen(self, logits: Tensor, before: Tensor) -> Tensor:
