@@ -17,15 +17,16 @@ from wm_runtime.artifact import Artifact, open_artifact
 from wm_runtime.errors import UserError
 from wm_runtime.facts import ACTION_NAMES, character
 from wm_runtime.replays.dataset import Dataset
-from wm_runtime.schema import FIELD, FLOAT_FIELDS, INT_FIELDS
+from wm_runtime.schema import C_, FIELD, FLOAT_FIELDS, INT_FIELDS
 from wm_train.config import ExactConfig, Experiment
-from wm_train.dynamics.candidates import SCALE, SIZES
+from wm_train.dynamics.candidates import SCALE, SIZES, shield_damage
 from wm_train.dynamics.exact import ADRIFT, CLASSES, FLAGS, ExactCore, Frames, Settle, base, mirrored, own_frames
 from wm_train.dynamics.hurt import Hurt
 from wm_train.dynamics.launch import SPEED, Launches, hitstun, hurt_level, turned
 from wm_train.dynamics.memory import advance, beginning, recall, remember
 from wm_train.dynamics.named import named
 from wm_train.dynamics.step import WorldModel
+from wm_train.dynamics.tables import DAMAGES
 from wm_train.evaluate.quick import Matches, quick_windows
 from wm_train.export import as_shipped, export
 from wm_train.training.checkpoint import load_checkpoint, read_checkpoint
@@ -132,13 +133,43 @@ def one(**fields: list[float]) -> dict[str, Tensor]:
     return {**state, **{name: torch.tensor([value]).to(state[name].dtype) for name, value in fields.items()}}
 
 
+@pytest.mark.parametrize(
+    ("action", "damage", "fresh", "trigger", "digital", "loss"),
+    [
+        (179, 12.0, 0.94, 1.0, 0.0, 7.98),  # the whole part of 11.28
+        (179, 10.0, 0.93, 1.0, 0.0, 6.58),
+        (179, 3.0, 0.88, 0.0, 1.0, 1.68),  # a trigger all the way down
+        (20, 3.0, 0.96, 1.0, 0.0, 1.40),  # raised on this very frame: its holder has paid nothing yet
+        (14, 9.0, 1.0, 0.62, 0.0, 7.277),  # a light shield loses more
+        (179, 1.0, 0.98, 1.0, 0.0, 0.98),  # 1 at least
+    ],
+)
+def test_a_shield_loses_to_the_whole_part_of_what_a_move_does(
+    core: ExactCore, action: int, damage: float, fresh: float, trigger: float, digital: float, loss: float
+) -> None:
+    """As seen in games of val, to the trigger's grid."""
+    before, zero = one(action=[action, 50], shield=[50, 60]), torch.zeros(1, 2)
+    pads = torch.zeros(1, 2, 13)
+    pads[..., C_["shoulder"]], pads[..., C_["l"]] = trigger, digital
+    attack = torch.full((1, 2), 7)
+    kept = core.tables.damage[7].clone()
+    core.tables.damage[7, 0] = damage
+    shields = core.candidates.shield(before, before, attack, zero + fresh, pads, pads, zero)
+    core.tables.damage[7] = kept
+    assert 50 - shields[0, 0, -DAMAGES].item() == pytest.approx(loss, abs=5e-3)
+    after = {**before, "action": torch.tensor([[181, 50]]), "shield": shields[..., -DAMAGES]}
+    assert shield_damage(before, after, pads)[0, 0] == max(1, int(damage * fresh + 1e-3))
+
+
 def test_a_blow_on_a_shield_costs_it_slides_stops_and_stuns_as_in_the_game(core: ExactCore) -> None:
     """A move of 12 percent, as seen in real games."""
     before = one(action=[179, 50], shield=[50, 60])
     after = {**before, "action": torch.tensor([[181, 50]]), "shield": torch.tensor([[50 - 8.68, 60.0]])}
-    slides = core.candidates.following(before, after, torch.ones(1, 2))["self_x_ground"]
+    pads = torch.zeros(1, 2, 13)
+    pads[..., C_["shoulder"]] = 1.0
+    slides = core.candidates.following(before, after, torch.ones(1, 2), pads)["self_x_ground"]
     assert [slide[0, 0].item() for slide in slides] == pytest.approx([0.888, -0.888], abs=1e-4)
-    assert core.candidates.hitlag(before, after, torch.zeros(1, 2))[0, :, -2:].tolist() == [[7, 0], [0, 7]]
+    assert core.candidates.hitlag(before, after, torch.zeros(1, 2), pads)[0, :, -2:].tolist() == [[7, 0], [0, 7]]
     struck = one(action=[181, 50], self_x_ground=[-0.888, 0])
     ages = core.candidates.age(struck, struck["action"], struck, torch.zeros(1, 2))
     assert (ages[0, 0] - 2.7162).abs().min() < 1e-3

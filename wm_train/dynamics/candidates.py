@@ -18,9 +18,10 @@ from wm_train.dynamics.geometry import Geometry, Surfaces
 from wm_train.dynamics.influence import NUDGE, SHIFT, Influence
 from wm_train.dynamics.kinematics import displacement, length
 from wm_train.dynamics.launch import LAUNCHES, turned
+from wm_train.dynamics.memory import L_AND_R
 from wm_train.dynamics.named import Named, bounded
 from wm_train.dynamics.platforms import REST
-from wm_train.dynamics.strikes import SHIELD_FULL
+from wm_train.dynamics.strikes import SHIELD_FULL, SHIELDS
 from wm_train.dynamics.tables import (
     AGE_RATES,
     AGE_STARTS,
@@ -44,11 +45,14 @@ PUSH, WIND = 0.3, 0.2
 SHIELDED = 0.66
 """The share of it that is left behind a shield."""
 SHIELD_CHANGES = (-0.28, -0.14, 0.07, -0.2828, -0.4, -0.21)
+WHOLE = 1e-3
+"""Damage that is so near to a whole number is one, percent."""
 SHIELD_DRAIN, LIGHT_DRAIN = 0.28, 0.38
 """What a hard shield loses a frame, and how much less of that for each part of the trigger that is not pressed."""
-SHIELD_SHARE, SHIELD_PUSH = 0.7, (0.24, 0.054, 2.0)
-"""What a shield loses for each percent of a move, and the speed with which its holder slides: so much, so much more
-for each percent, and the most. Measured on train."""
+SHIELD_SHARE, LIGHT_SHARE, SHIELD_PUSH = 0.7, 2 / 7, (0.24, 0.054, 2.0)
+"""What a shield loses for each percent of a move, how much more of that for each part of the trigger that is not
+pressed, and the speed with which its holder slides: so much, so much more for each percent, and the most. A move counts
+with the whole part of what is left of its damage, and with 1 at least. Measured on train."""
 SHIELD_STUN, STUN_PACE, STUN = 181, 20.0, (0.45 * 200 / 201, 2.0 * 200 / 201)
 """Frames of the action that pass while a stun of so many frames for each percent, and so many more, lasts."""
 BLOW_BACK = (0.02, 0.07, 1.1)
@@ -173,12 +177,13 @@ class Candidates(nn.Module):
         return out
 
     @staticmethod
-    def following(before: Named, after: Named, cosine: Tensor) -> dict[str, list[Tensor]]:
-        """State, the next shield and (where known) velocity on the ground, cosine of the slope (N, 2) → velocity →
-        FOLLOWING candidates, mirrored: the slide of a struck shield either way; on the ground, the velocity there."""
+    def following(before: Named, after: Named, cosine: Tensor, controllers: Tensor) -> dict[str, list[Tensor]]:
+        """State, the next shield and (where known) velocity on the ground, cosine of the slope (N, 2), controllers of
+        the next frame → velocity → FOLLOWING candidates, mirrored: the slide of a struck shield either way; on the
+        ground, the velocity there."""
         facing = before["facing"].float()
         base, more, most = SHIELD_PUSH
-        slide = (base + more * shield_damage(before, after)).clamp(max=most)
+        slide = (base + more * shield_damage(before, after, controllers)).clamp(max=most)
         out = {"self_x_ground": [slide, -slide]}
         ground = after["self_x_ground"] * facing
         return {**out, "self_x_air": [ground, ground * cosine]}
@@ -376,13 +381,13 @@ class Candidates(nn.Module):
         more += [y + NUDGE * held_main, *(y + way for way in ways)]
         return torch.cat([torch.stack(columns, dim=-1), near, torch.stack(more, dim=-1)], dim=-1)
 
-    def hitlag(self, before: Named, after: Named, rise: Tensor) -> Tensor:
+    def hitlag(self, before: Named, after: Named, rise: Tensor, controllers: Tensor) -> Tensor:
         """As it is, counted down, what a rise of percent (N, 2) or a blow on the shield (next state `after`) of this
         fighter or the other brings, or anything."""
         brought = (rise / 3 + 3 + 1e-4).floor()
         counted = (before["hitlag"] - 1).clamp(min=0.0)
         fresh = torch.arange(1, HITLAGS + 1, device=counted.device, dtype=counted.dtype).expand(*counted.shape, HITLAGS)
-        damage = shield_damage(before, after)
+        damage = shield_damage(before, after, controllers)
         blow = torch.where(damage > 0.5, (damage / 3 + 3 + 1e-2).floor(), counted)
         columns = [before["hitlag"], counted, brought, brought.flip(1)]
         return torch.cat([torch.stack(columns, dim=-1), fresh, torch.stack([blow, blow.flip(1)], dim=-1)], dim=-1)
@@ -407,7 +412,9 @@ class Candidates(nn.Module):
             columns.append(shield - SHIELD_DRAIN + LIGHT_DRAIN * (1 - pads[..., C_["shoulder"]]))
         columns.append(shield + (shield - last["shield"]))
         damage = _known(self.tables.damage[attack], torch.zeros_like(shield)[..., None]) * fresh[..., None]
-        blows = shield[..., None] - SHIELD_DRAIN - SHIELD_SHARE * damage
+        damage = torch.where(damage > 0, (damage + WHOLE).floor().clamp(min=1.0), damage)
+        drained, share = _shielded(before, controllers)
+        blows = (shield - drained)[..., None] - share[..., None] * damage
         return torch.cat([torch.stack(columns, dim=-1), blows], dim=-1).clamp(0.0, SHIELD_FULL)
 
     def misc_as(self, before: Named, after: Named, row: Tensor, stun: Tensor, regressed: Tensor) -> Tensor:
@@ -417,10 +424,19 @@ class Candidates(nn.Module):
         return torch.stack([misc + regressed, misc, misc - 1, torch.zeros_like(misc), table, stun, misc + 1], dim=-1)
 
 
-def shield_damage(before: Named, after: Named) -> Tensor:
-    """Percent of the move that a shield was struck by, (N, 2); 0 where it was not."""
-    damage = (before["shield"] - after["shield"] - SHIELD_DRAIN) / SHIELD_SHARE
+def shield_damage(before: Named, after: Named, controllers: Tensor) -> Tensor:
+    """Whole percent of the move that a shield was struck by, (N, 2); 0 where it was not."""
+    drained, share = _shielded(before, controllers)
+    damage = ((before["shield"] - after["shield"] - drained) / share).round()
     return torch.where(after["action"] == SHIELD_STUN, damage, torch.zeros_like(damage)).clamp(min=0.0)
+
+
+def _shielded(before: Named, controllers: Tensor) -> tuple[Tensor, Tensor]:
+    """State and controllers of the next frame → what the shield loses to its holder, who has raised it already, and its
+    share of a blow, (N, 2) each."""
+    light = 1 - torch.maximum(controllers[..., C_["shoulder"]], controllers[..., L_AND_R].amax(dim=-1))
+    raised = torch.stack([before["action"] == action for action in SHIELDS]).any(dim=0)
+    return raised * (SHIELD_DRAIN - LIGHT_DRAIN * light).clamp(min=0.0), SHIELD_SHARE + LIGHT_SHARE * light
 
 
 def _left(x: Tensor, y: Tensor) -> Tensor:

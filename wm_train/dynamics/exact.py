@@ -25,10 +25,13 @@ from wm_train.dynamics.candidates import (
     PUSHED,
     REGRESSED,
     SCALE,
+    SHIELD_CHANGES,
+    SHIELD_STUN,
     SIZES,
     TOLERANCE,
     UNPUSHED,
     Candidates,
+    shield_damage,
 )
 from wm_train.dynamics.constants import constant
 from wm_train.dynamics.core import Carry, Core, Proposal, zeros
@@ -45,7 +48,7 @@ from wm_train.dynamics.push import Push
 from wm_train.dynamics.select import LAST_RULED_ACTION, REBIRTH_WAIT
 from wm_train.dynamics.stale import freshness
 from wm_train.dynamics.strikes import COLUMNS, GRABS
-from wm_train.dynamics.tables import MoveTables
+from wm_train.dynamics.tables import DAMAGES, MoveTables
 from wm_train.dynamics.throws import Throws
 from wm_train.dynamics.walk import Walk
 from wm_train.encoding import BITS, stage_of
@@ -87,6 +90,10 @@ More (up to log CHANGE_WEIGHT) lowers RC@20 further, and the share of changes th
 HURT_ODDS = 0.0
 """Added to the logits of the actions to be hurt in anew: there are many, so that none of them may be the likeliest
 where hurt is."""
+OF_BLOWS = (1, 5, 6 + len(SHIELD_CHANGES), *range(-DAMAGES, 0))
+"""Candidates of a shield that is struck: as it was, less what its holder pays for it, less a blow."""
+SLIDES, OF_BLOCK = (-2, -1), (-2,)
+"""Those of the velocity and the hitlag of who holds it: they follow from the blow."""
 PUSH_ODDS = 3.0
 """Taken from the logits of places without a push where the rule says that there is one, and the reverse."""
 LIMIT = 40.0
@@ -337,19 +344,22 @@ class ExactCore(Core):
         shields = self.candidates.shield(
             before, past.last, attack, fresh, controllers, last_controllers, _value(heads, "shield")
         )
-        after["shield"] = _pick(shields, heads["shield"])
+        blocks = (after["action"] == SHIELD_STUN) & (before["action"] != SHIELD_STUN)
+        after["shield"] = _pick(shields, _only(heads["shield"], blocks, OF_BLOWS))
+        blocks = blocks & (shield_damage(before, after, controllers) > 0)
         row = self.tables.row(before["character"], after["action"], after["state_age"])
         values = {name: _value(heads, name) for name in VELOCITIES}
         velocities = self._velocities(before, past, after["action"], row, attack, rise, controllers, values)
         for name in CHOSEN_IN_TURN:
             options = velocities[name]
             if name in FOLLOWING:
-                more = self.candidates.following(before, after, cosine)[name]
+                more = self.candidates.following(before, after, cosine, controllers)[name]
                 options = torch.cat([options, torch.stack(more, dim=-1)], dim=-1)
             sign = before["facing"].float() if name in MIRRORED else 1.0
-            after[name] = _pick(options, heads[name]) * sign
-        lags = self.candidates.hitlag(before, after, rise)
-        after["hitlag"] = _pick(lags, heads["hitlag"]).round().clamp(min=0.0)
+            said = _only(heads[name], blocks, SLIDES) if name == "self_x_ground" else heads[name]
+            after[name] = _pick(options, said) * sign
+        lags = self.candidates.hitlag(before, after, rise, controllers)
+        after["hitlag"] = _pick(lags, _only(heads["hitlag"], blocks, OF_BLOCK)).round().clamp(min=0.0)
         stun, launched = self.tables.launches.hitstun(before, after, rise, attack)
         misc = self.candidates.misc_as(before, after, row, stun, _value(heads, "misc_as"))
         after["misc_as"] = _pick(misc, heads["misc_as"])
@@ -439,14 +449,14 @@ class ExactCore(Core):
         places, cosine = self.geometry.places(stage), slope_at(surfaces, before["x"], before["y"])
         nothing = dict.fromkeys(VELOCITIES, zero)
         by_stick = influence(before, after, past, controllers, surfaces)
-        following = self.candidates.following(before, after, cosine)
+        following = self.candidates.following(before, after, cosine, controllers)
         stun, _ = self.tables.launches.hitstun(before, after, rise, attack)
         options = {
             **self._velocities(before, past, after["action"], rows[0], attack, rise, controllers, nothing),
             "x": self.candidates.x(before, after, past.last, *rows, places, cosine, controllers, last, zero, by_stick),
             "y": self.candidates.y(before, after, *rows, places, surfaces, controllers, last, zero, by_stick),
             "state_age": self.candidates.age(before, after["action"], past.last, zero),
-            "hitlag": self.candidates.hitlag(before, after, rise),
+            "hitlag": self.candidates.hitlag(before, after, rise, controllers),
             "percent": self.candidates.percent(before, attack, fresh, zero),
             "shield": self.candidates.shield(before, past.last, attack, fresh, controllers, last, zero),
             "misc_as": self.candidates.misc_as(before, after, rows[0], stun, zero),
@@ -654,6 +664,13 @@ def _value(heads: dict[str, Tensor], name: str) -> Tensor:
 def _pick(options: Tensor, logits: Tensor) -> Tensor:
     """Candidates (N, 2, C) → the likeliest, (N, 2), without gradient."""
     return options.detach().gather(-1, logits.argmax(dim=-1, keepdim=True))[..., 0]
+
+
+def _only(logits: Tensor, where: Tensor, columns: tuple[int, ...]) -> Tensor:
+    """Logits (N, 2, C), of which where a rule says so (N, 2) only these columns may be chosen."""
+    column = torch.arange(logits.shape[-1], device=logits.device)
+    allowed = torch.stack([column == i % logits.shape[-1] for i in columns]).any(dim=0)
+    return torch.where(where[..., None] & ~allowed, torch.full_like(logits, -FORBIDDEN), logits)
 
 
 def _struck(options: Tensor, logits: Tensor) -> Tensor:
