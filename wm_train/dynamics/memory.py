@@ -42,7 +42,8 @@ AIR_JUMPS = (27, 28)
 """Jumps in the air, forward and backward."""
 LOCKED = 9
 """Who leaves the ground has its feet locked at its own place: after so many frames they are where the animation has
-them. A jump in the air while they are locked locks them anew: of 779 landings on train that tell, all but 2."""
+them. A jump in the air while they are locked locks them anew, and no other does: so say 836 of the 839 landings of
+train within eight frames of such a jump that tell."""
 LEAST_STALE = 21
 """A memory of so many columns or more ends with since_struck and STRUCK_WITH, in artifacts of before as well."""
 TECH_LOCK = 40
