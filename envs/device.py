@@ -18,12 +18,12 @@ from wm_envs import spaces
 from wm_envs.matches import NOT_FINITE, TIME, Settings, warn_outside_domain
 from wm_envs.rewards import WEIGHTS, reward_terms
 from wm_envs.starts import make_starts
+from wm_envs.vector import AGENT, OPPONENT
 from wm_runtime.engines.torch import Matches, TorchEngine
 from wm_runtime.errors import UserError
 from wm_runtime.schema import CONTROL_NAMES, F_, I_, M_, MATCH_FRAMES, PLAYERS
 from wm_runtime.simulator import Simulator
 
-AGENT, OPPONENT = 0, 1
 UNSUPPORTED: Mapping[str, object] = {
     "action_space": "multidiscrete", "observation": "flat", "frame_skip": 1, "reaction_delay": 0, "ensemble": (),
     "max_uncertainty": None, "engine": "torch", "precision": "float32", "threads": 0,
@@ -200,7 +200,7 @@ class _Tables:
         parts.append(ints[..., self.ints].float() * self.int_scale)
         parts += [rows[ints[..., column].long()] for column, rows in self.one_hot.items()]
         parts.append(self.families[ints[..., I_["action"]].long()])
-        places = floats[..., [F_["x"], F_["y"]]]
+        places = torch.stack([floats[..., F_[axis]] for axis in ("x", "y")], dim=-1)  # a list would be sent each time
         time = match[:, M_["frame"], None] / MATCH_FRAMES
         seen = torch.cat([time, (places[:, 1] - places[:, 0]) * self.apart], dim=1).clamp(-limit, limit)
         stage = self.stages[match[:, M_["stage"]].long()]

@@ -27,7 +27,7 @@ def bench_device(model: str, device: str, matches: list[int], seconds: float, co
         whole = _milliseconds(lambda e=env, a=actions: e.step(a), env.device, seconds)  # type: ignore[misc]
         rows.append({
             "matches": count, "model_ms": alone, "env_ms": whole, "steps_per_second": count / whole * 1e3,
-            "env_cost": whole / alone - 1, "bytes": _memory(env.device) / count,
+            "env_cost": whole / alone - 1,
         })  # fmt: skip
         env.close()
     where = torch.device(device)
@@ -65,8 +65,3 @@ def _milliseconds(call: Callable[[], Any], device: torch.device, seconds: float)
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _memory(device: torch.device) -> float:
-    """Bytes that the device's allocator held at most; 0 where it does not say."""
-    return float(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else 0.0
