@@ -126,7 +126,7 @@ def test_bodies_are_found_from_who_was_struck() -> None:
     for victim, reach in ((wide, 16.0), (narrow, 8.0)):
         ahead = rng.uniform(0, 30, 20_000)
         parts.append(near(strikes, ahead, ahead < reach, victim))
-    strikes.measure({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, rows=1)
+    strikes.measure({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, np.array([-1]))
     for victim, reach in ((wide, 16.0), (narrow, 8.0)):
         ahead = np.array([reach - 2, reach + 2])
         inside, outside = odds(strikes, near(strikes, ahead, ahead < reach, victim)).tolist()
@@ -144,7 +144,7 @@ def test_a_pose_that_others_were_struck_in_is_told_of_who_was_not() -> None:
             parts.append(near(strikes, ahead, ahead < reach, victim + pose))
     ahead = rng.uniform(0, 30, 4000)
     parts.append(near(strikes, ahead, ahead < 10, new + STANDS))
-    strikes.measure({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, rows=1)
+    strikes.measure({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, np.array([-1]))
     between = np.array([13.0])
     stands, lies_down, knows_nothing = (
         odds(strikes, near(strikes, between, between < 0, new + pose)).item() for pose in (STANDS, lies, STANDS + 200)
@@ -160,7 +160,7 @@ def test_a_shared_pose_at_an_age_is_in_the_rows_of_that_age_and_not_in_what_no_r
         ahead = rng.uniform(0, 30, 20_000)
         part = near(strikes, ahead, ahead < reach, victim)
         parts.append({**part, "row": part["row"] + row, "victim_age": part["victim_age"] + age})
-    strikes.measure({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, rows=3)
+    strikes.measure({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, np.array([-1, 0, 1]))
     at = np.array([12.0])
     frame = near(strikes, at, at < 0, victim)
     short, long = (odds(strikes, {**frame, "row": np.array([row])}).item() for row in (1, 2))
@@ -198,7 +198,7 @@ def test_shields_are_found_from_what_they_stopped_and_shrink() -> None:
     for shield, reach in ((60.0, 20.0), (30.0, 20.0 - 10.0 * 0.85 / 2)):  # of a radius of 10
         ahead = rng.uniform(0, 40, 20_000)
         parts.append(near(strikes, ahead, ahead < reach, victim, shield))
-    strikes.measure({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, rows=1)
+    strikes.measure({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, np.array([-1]))
     for shield, reach in ((60.0, 20.0), (30.0, 15.75)):
         ahead = np.array([reach - 2, reach + 2])
         inside, outside = odds(strikes, near(strikes, ahead, ahead < reach, victim, shield)).tolist()

@@ -53,9 +53,14 @@ BODY_GRID, ROW_GRID = 1 / 8, 1 / 16
 EPOCHS, BATCH, RATE, FADES = 10, 8192, 0.05, 0.8
 AGES = 64
 """Ages of an action at which a pose that all characters share is told apart; the last stands for all later ones."""
-HELD_BACK = (0.002, 0.1, 3e-6, 0.05)
+HELD_BACK = (0.002, 0.3, 3e-6, 0.05)
 """Penalty on what a move's, and a row's, circles differ by: rows are seen seldom; on the sum over moves of what their
 hitboxes differ by from those that are listed; and on what all characters' circles differ by at an age of an action."""
+ALIKE_ROWS, ALIKE_POSES = 3.0, 2.0
+"""Poses of ages that are near each other are alike: width of the kernel that joins rows of a move, and ages of a pose
+that all characters share, frames."""
+JITTER = 0.5
+"""Noise on where fighters are while bodies are estimated, units: so few hits tell no pose more finely than that."""
 
 
 class Strikes(nn.Module):
@@ -183,9 +188,11 @@ class Strikes(nn.Module):
         shield = shrunk(bubble[of["victim"][some] // ACTIONS], of["shield"][some])
         return torch.where(of["shields"][some][:, None, None], shield[:, None], base + rare)
 
-    def measure(self, near: dict[str, np.ndarray], rows: int) -> None:
+    def measure(self, near: dict[str, np.ndarray], owner: np.ndarray) -> None:
         """Estimates bodies from frames on which a hitbox is near a fighter that can be hit (`near_of_game`, and `row`,
-        that of MoveTables of the victim), all (P,); `rows` is how many there are."""
+        that of MoveTables of the victim), all (P,); `owner` is the move of each row (rows,), those of a move one after
+        the other by age."""
+        rows = len(owner)
         of = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in near.items()}
         self.body_row = torch.zeros(rows, CIRCLES, 3)
         character = torch.arange(CHARACTERS).repeat_interleave(ACTIONS)
@@ -197,6 +204,8 @@ class Strikes(nn.Module):
         alike = torch.zeros(ACTIONS).requires_grad_()
         shape = torch.zeros(3).requires_grad_()
         bubble = torch.tensor(BUBBLE).repeat(CHARACTERS, 1).requires_grad_()
+        joined, weight = _joined(torch.from_numpy(owner), ALIKE_ROWS)
+        joined_ages, weight_ages = _joined(torch.zeros(AGES, dtype=torch.int64), ALIKE_POSES)
         optimiser = torch.optim.Adam([base, shape, bubble], RATE)
         optimiser.add_param_group(
             {"params": [by_move, by_row, bias, nudge, pose, pose_at, alike], "lr": RATE * 0.6}
@@ -208,11 +217,15 @@ class Strikes(nn.Module):
                 for some in torch.randperm(len(of["hit"]), generator=rng).split(BATCH):
                     move, victim, row = (of[name][some] for name in ("move", "victim", "row"))
                     now, before = (nudged(box, nudge[move]) for box in self._boxes(move, of["age"][some]))
-                    at = action[some] * AGES + age[some]
-                    odd, rare, shared = by_move[victim], by_row[row], (pose[action[some]], pose_at[at])
+                    at = action[some, None] * AGES + joined_ages[age[some]]
+                    odd, rare, shared = by_move[victim], by_row[joined[row]], (pose[action[some]], pose_at[at])
+                    body = base[character[victim]] + odd + shared[0] + _mixed(shared[1], weight_ages[age[some]])
+                    ahead, up = (
+                        of[name][some] + JITTER * torch.randn(len(some), generator=rng) for name in ("ahead", "up")
+                    )
                     logit = self._logit(
-                        now, before, move, of["ahead"][some], of["up"][some], of["turned"][some],
-                        self._circles(of, some, base[character[victim]] + odd + sum(shared), rare, bubble),
+                        now, before, move, ahead, up, of["turned"][some],
+                        self._circles(of, some, body, _mixed(rare, weight[row]), bubble),
                         bias + alike.repeat(CHARACTERS), *self._shape(shape).unbind(),
                     )  # fmt: skip
                     held = HELD_BACK[0] * sum(free.square().mean() for free in (odd, bias[move], shared[0]))
@@ -227,8 +240,10 @@ class Strikes(nn.Module):
         self.body = (body / BODY_GRID).round() * BODY_GRID
         seen = torch.zeros(rows, dtype=torch.long).scatter_(0, of["row"], action * AGES + age)
         seen[0] = 0  # of which nothing is known
-        by_row = by_row + torch.where((seen > 0)[:, None, None], pose_at[seen], torch.zeros(()))
-        self.body_row = (by_row.detach() / ROW_GRID).round().clamp(-127, 127) * ROW_GRID
+        by_age = pose_at.detach().view(ACTIONS, AGES, CIRCLES, 3)[:, joined_ages].flatten(0, 1)
+        shared_at = _mixed(by_age, weight_ages.repeat(ACTIONS, 1))[seen] * (seen > 0)[:, None, None]
+        by_row = _mixed(by_row.detach()[joined], weight) + shared_at
+        self.body_row = (by_row / ROW_GRID).round().clamp(-127, 127) * ROW_GRID
         self.bubble, self.bias = bubble.detach(), (bias + alike.repeat(CHARACTERS)).detach()
         self.nudge = (nudge.detach() / ROW_GRID).round() * ROW_GRID
         self.shape = self._shape(shape).detach()
@@ -237,6 +252,23 @@ class Strikes(nn.Module):
     def _shape(free: Tensor) -> Tensor:
         """Three free numbers → steepness and share, around 1, and what is added for the frame before, above 0."""
         return torch.stack([free[0].exp(), free[1] + 1, 2 * F.softplus(free[2])])
+
+
+def _joined(owner: Tensor, width: float) -> tuple[Tensor, Tensor]:
+    """Owners of rows (R,), and the width of a kernel over rows of one owner → rows that each is a mixture of, and their
+    weights, (R, 2 · reach + 1); squares of the weights sum to 1, so that penalties mean what they mean for single rows.
+    """
+    reach, row = int(3 * width) + 1, torch.arange(len(owner))
+    offset = torch.arange(-reach, reach + 1)
+    other = (row[:, None] + offset).clamp(0, len(owner) - 1)
+    inside = (row[:, None] + offset == other) & (owner[other] == owner[:, None])
+    weight = torch.where(inside, torch.exp(-0.5 * (offset / width).square()), torch.zeros(()))
+    return torch.where(inside, other, row[:, None]), weight / weight.square().sum(dim=-1, keepdim=True).sqrt()
+
+
+def _mixed(values: Tensor, weight: Tensor) -> Tensor:
+    """Values (P, W, CIRCLES, 3) by their weights (P, W) → (P, CIRCLES, 3)."""
+    return torch.einsum("pwck,pw->pck", values, weight)
 
 
 def _moved_on(state: Named) -> tuple[Tensor, Tensor]:
@@ -295,7 +327,8 @@ def near_of_game(columns: dict[str, np.ndarray], strikes: Strikes) -> dict[str, 
     move = after["character"].astype(np.int64) * ACTIONS + np.where(grabs, before["action"], after["action"])
     age = np.where(grabs, before["state_age"], after["state_age"]).astype(np.float32)
     boxes = strikes._boxes(torch.from_numpy(move), torch.from_numpy(age))[0]
-    active = (boxes[..., 2] > 0).any(dim=-1).numpy()
+    stands = (after["state_age"] == before["state_age"]) & (after["action"] == before["action"]) & (after["hitlag"] <= 0)
+    active = (boxes[..., 2] > 0).any(dim=-1).numpy() & ~(stands & ~grabs)  # Sheik's clock stands while she is gone
     shields = np.isin(before["action"], SHIELDS)
     blocked = np.isin(after["action"], SHIELDS[2:]) & (after["hitlag"] > 0) & (before["hitlag"] <= 1)
     struck = after["percent"] - before["percent"] > 0.01

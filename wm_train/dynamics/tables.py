@@ -262,7 +262,7 @@ class MoveTables(nn.Module):
         self._measure_steering(step)
         self._measure_courses(step)
         self._measure_feet(fall)
-        self.strikes.measure({**near, "row": self._rows(near["victim"], near["victim_age"])}, len(self.moves))
+        self.strikes.measure({**near, "row": self._rows(near["victim"], near["victim_age"])}, self._owners())
 
     def _measure_moves(self, step: dict[str, np.ndarray]) -> None:
         index = np.clip(np.floor(step["state_age"] + 1.001), 0, AGES - 1).astype(np.int64)
@@ -446,12 +446,15 @@ class MoveTables(nn.Module):
                 np.stack([np.full(better.sum(), share), np.maximum(losses[better], 0)], axis=1).astype(np.float32)
             )
 
+    def _owners(self) -> np.ndarray:
+        """The move of each row (rows,); −1 that of row 0."""
+        return np.concatenate([[-1], np.repeat(np.arange(CHARACTERS * ACTIONS), self.count.numpy())])
+
     def _measure_feet(self, bounds: dict[str, np.ndarray]) -> None:
         move, age, height = shown_by_walls()
         walls = dict(zip(self._rows(move, age).tolist(), height.tolist(), strict=True))
         walls.pop(0, None)
-        of_row = np.repeat(np.arange(CHARACTERS * ACTIONS), self.count.numpy())  # the move of rows 1, 2, …
-        self.feet = heights(bounds, self._rows(bounds["move"], bounds["age"]), of_row, walls)
+        self.feet = heights(bounds, self._rows(bounds["move"], bounds["age"]), self._owners()[1:], walls)
 
     def _measure_attacks(self, step: dict[str, np.ndarray]) -> None:
         hit = step["percent.change"] > 0
