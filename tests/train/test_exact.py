@@ -20,7 +20,18 @@ from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import C_, FIELD, FLOAT_FIELDS, INT_FIELDS
 from wm_train.config import ExactConfig, Experiment
 from wm_train.dynamics.candidates import SCALE, SIZES, shield_damage
-from wm_train.dynamics.exact import ADRIFT, CLASSES, FLAGS, ExactCore, Frames, Settle, base, mirrored, own_frames
+from wm_train.dynamics.exact import (
+    ADRIFT,
+    CLASSES,
+    FLAGS,
+    ExactCore,
+    Frames,
+    Settle,
+    _entropy,
+    base,
+    mirrored,
+    own_frames,
+)
 from wm_train.dynamics.hurt import Hurt
 from wm_train.dynamics.launch import SPEED, Launches, hitstun, hurt_level, turned
 from wm_train.dynamics.memory import advance, beginning, recall, remember
@@ -434,3 +445,11 @@ def test_the_artifact_gives_its_weights_back_to_go_on_from(
     train_phases(experiment(phases=[{"steps": 1, "batch_size": 16}]), dataset, tmp_path, start_from=shipped.path)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["started_from"]["experiment"]["name"] == "tiny-exact"
+
+
+def test_entropy_is_that_of_the_chances_also_of_who_is_sure_and_of_what_is_never_said() -> None:
+    logits = torch.tensor([[0.0, 0.0, 0.0, -1e10], [50.0, 1.0, -3.0, 0.0], [2.0, 1.0, -3.0, -1e10]])
+    chance = logits.double().softmax(dim=-1)
+    expected = -torch.special.xlogy(chance, chance).sum(dim=-1)
+    torch.testing.assert_close(_entropy(logits).double(), expected, rtol=1e-5, atol=1e-12)
+    assert expected[0] == pytest.approx(np.log(3))

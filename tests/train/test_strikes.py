@@ -206,6 +206,19 @@ def test_shields_are_found_from_what_they_stopped_and_shrink() -> None:
     assert shrunk(torch.tensor([[1.0, 2.0, 10.0]]), torch.tensor([0.0]))[0].tolist() == pytest.approx([1, 2, 1.5])
 
 
+def test_who_does_not_age_strikes_nobody(true_games: Dataset) -> None:
+    fox, up_smash = character("FOX").internal_id, 63
+    ages = [int(row[2]) for row in hitboxes().key if (row[0], row[1]) == (fox, up_smash)]
+    columns = {name: values[:4].copy() for name, values in true_games.columns(0).items()}
+    still = {"character": fox, "y": 0, "hitlag": 0, "hurtbox": 0, "self_x_air": 0, "self_x_ground": 0, "self_y": 0}
+    for name, value in {**still, "knockback_x": 0, "knockback_y": 0, "facing": 1, "percent": 0}.items():
+        columns[name][:] = value
+    columns["x"][:], columns["action"][:] = (0, 5), (up_smash, 14)
+    for goes_on in (True, False):
+        columns["state_age"][:] = ages[0] + np.arange(4)[:, None] * goes_on
+        assert bool(len(near_of_game(columns, Strikes())["hit"])) == goes_on
+
+
 def test_who_is_near_an_active_hitbox_is_looked_at_and_nobody_else(true_games: Dataset) -> None:
     strikes = Strikes()
     frames = hits = grabs = 0

@@ -261,8 +261,7 @@ class ExactCore(Core):
         said = self.network.actions(h)
         said = said + catching[..., None] * (torch.arange(ACTIONS, device=said.device) == CATCH)
         logits["action"] = _allowed(said, before["action"])
-        chance = logits["action"].softmax(dim=-1)
-        entropy = -(chance * chance.clamp(min=1e-12).log()).sum(dim=-1)
+        entropy = _entropy(logits["action"])
         after = dict(before)
         told = truth if truth is not None else after
         after["action"] = self.walk(before, self._chosen(logits["action"], before["action"]))
@@ -642,6 +641,14 @@ def _allowed(logits: Tensor, before: Tensor) -> Tensor:
     on_platform = (before == LAST_RULED_ACTION) | (before == REBIRTH_WAIT)
     ruled = (action <= LAST_RULED_ACTION) | ((action == REBIRTH_WAIT) & ~on_platform[..., None])
     return logits.masked_fill(ruled, -10 * FORBIDDEN)
+
+
+def _entropy(logits: Tensor) -> Tensor:
+    """Logits (…, K) → entropy of what they say, nats (…); by one logarithm, not by one of each chance."""
+    below = logits - logits.amax(dim=-1, keepdim=True)
+    share = below.exp()
+    whole = share.sum(dim=-1)
+    return whole.log() - (share * below).sum(dim=-1) / whole
 
 
 def _hidden(index: Tensor, share: float) -> Tensor:

@@ -29,8 +29,8 @@ class Hurt(nn.Module):
     """The actions that each launch allows."""
 
     allowed: Tensor
-    """(2 · 4 · 3, actions) bool: on the ground and in the air, by level of hitstun, where a launch is not upward, may
-    count as that, is."""
+    """(2 · 4 · 3, last - first + 1) bool: on the ground and in the air, by level of hitstun, where a launch is not
+    upward, may count as that, is."""
     kinds: Tensor
     """(actions,) bool: those that a fighter is hurt in."""
 
@@ -46,7 +46,10 @@ class Hurt(nn.Module):
         allowed[:, -1, 0, top] = False
         allowed[:, -1, 2] = False
         allowed[:, -1, 2, top] = True
-        self.register_buffer("allowed", allowed.flatten(0, 2), persistent=False)
+        allowed = allowed.flatten(0, 2)
+        named = allowed.any(dim=0).nonzero()[:, 0]
+        self.first, self.last = int(named[0]), int(named[-1])
+        self.register_buffer("allowed", allowed[:, self.first : self.last + 1].clone(), persistent=False)
         kinds = torch.zeros(ACTIONS, dtype=torch.bool)
         kinds[list(FAMILIES["damage"])] = True
         self.register_buffer("kinds", kinds, persistent=False)
@@ -60,5 +63,6 @@ class Hurt(nn.Module):
         upward = (angle >= low).int() + ((angle >= least) & (angle <= most)).int()
         flat = (len(HURT_LEVELS) + 1) * before["airborne"].clamp(0, 1) + level
         allowed = self.allowed[(flat * 3 + upward).long()]
-        kind = (logits - UNLIKELY * (~allowed).float()).argmax(dim=-1).int()
+        said = logits[..., self.first : self.last + 1]
+        kind = self.first + (said - UNLIKELY * (~allowed).float()).argmax(dim=-1).int()
         return torch.where(launched & self.kinds[after["action"].long()], kind, after["action"])

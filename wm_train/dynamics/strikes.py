@@ -327,8 +327,9 @@ def near_of_game(columns: dict[str, np.ndarray], strikes: Strikes) -> dict[str, 
     move = after["character"].astype(np.int64) * ACTIONS + np.where(grabs, before["action"], after["action"])
     age = np.where(grabs, before["state_age"], after["state_age"]).astype(np.float32)
     boxes = strikes._boxes(torch.from_numpy(move), torch.from_numpy(age))[0]
-    stands = (after["state_age"] == before["state_age"]) & (after["action"] == before["action"]) & (after["hitlag"] <= 0)
-    active = (boxes[..., 2] > 0).any(dim=-1).numpy() & ~(stands & ~grabs)  # Sheik's clock stands while she is gone
+    same = (after["state_age"] == before["state_age"]) & (after["action"] == before["action"])
+    stands = same & (after["hitlag"] <= 0) & ~grabs  # as Sheik's clock does while she is gone
+    active = (boxes[..., 2] > 0).any(dim=-1).numpy() & ~stands
     shields = np.isin(before["action"], SHIELDS)
     blocked = np.isin(after["action"], SHIELDS[2:]) & (after["hitlag"] > 0) & (before["hitlag"] <= 1)
     struck = after["percent"] - before["percent"] > 0.01
