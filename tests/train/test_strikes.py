@@ -168,6 +168,21 @@ def test_a_shared_pose_at_an_age_is_in_the_rows_of_that_age_and_not_in_what_no_r
     assert not strikes.body_row[0].any()
 
 
+def test_a_row_that_nobody_was_seen_in_is_like_those_beside_it_of_its_move_and_no_other() -> None:
+    strikes, rng = Strikes(), np.random.default_rng(0)
+    victim, parts = character("MARTH").internal_id * ACTIONS + STANDS, []
+    for row, reach in ((1, 16.0), (4, 8.0)):
+        ahead = rng.uniform(0, 30, 20_000)
+        part = near(strikes, ahead, ahead < reach, victim)
+        parts.append({**part, "row": part["row"] + row})
+    owner = np.array([-1, 7, 7, 9, 9])
+    strikes.measure({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, owner)
+    at = np.array([12.0])
+    frame = near(strikes, at, at < 0, victim)
+    beside_long, beside_short = (odds(strikes, {**frame, "row": np.array([row])}).item() for row in (2, 3))
+    assert beside_short < 0 < beside_long
+
+
 def test_chains_strike_a_frame_later_than_listed(true_games: Dataset) -> None:
     strikes, listed = Strikes(), hitboxes()
     jab = character("CAPTAIN_FALCON").internal_id, 45

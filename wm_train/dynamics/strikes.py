@@ -240,9 +240,9 @@ class Strikes(nn.Module):
         self.body = (body / BODY_GRID).round() * BODY_GRID
         seen = torch.zeros(rows, dtype=torch.long).scatter_(0, of["row"], action * AGES + age)
         seen[0] = 0  # of which nothing is known
-        by_age = pose_at.detach().view(ACTIONS, AGES, CIRCLES, 3)[:, joined_ages].flatten(0, 1)
-        shared_at = _mixed(by_age, weight_ages.repeat(ACTIONS, 1))[seen] * (seen > 0)[:, None, None]
-        by_row = _mixed(by_row.detach()[joined], weight) + shared_at
+        at, age = seen // AGES * AGES, seen % AGES
+        shared_at = _mixed(pose_at.detach()[at[:, None] + joined_ages[age]], weight_ages[age])
+        by_row = _mixed(by_row.detach()[joined], weight) + shared_at * (seen > 0)[:, None, None]
         self.body_row = (by_row / ROW_GRID).round().clamp(-127, 127) * ROW_GRID
         self.bubble, self.bias = bubble.detach(), (bias + alike.repeat(CHARACTERS)).detach()
         self.nudge = (nudge.detach() / ROW_GRID).round() * ROW_GRID
