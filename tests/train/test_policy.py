@@ -339,7 +339,7 @@ def test_pace_compares_like_with_like(exported: Path, dataset: Dataset) -> None:
 @pytest.fixture(scope="module")
 def reader(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[PolicyNetwork, Rows, Path]:
     """A policy that reads its states with Mamba-2, trained for a moment, games it did not see, and its export."""
-    sizes = {"d_model": 16, "d_state": 8, "layers": 1, "headdim": 8, "chunk_size": 4}
+    sizes = {"d_model": 16, "d_state": 8, "layers": 1, "headdim": 8}  # all states in one chunk, as shipped
     model = {**TINY, "kind": "mamba2", "mamba2": sizes, "state_offsets": (0, 2, 4, 6, 8, 10)}
     experiment = PolicyExperiment.model_validate(
         {"name": "reader", "model": model, "training": {**TRAINING, "rows": 20_000}}

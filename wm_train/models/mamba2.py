@@ -248,8 +248,9 @@ class Mamba2(nn.Module):
         return self.norm(u), after
 
     def nothing(self, like: Tensor) -> list[Memory]:
-        """The memory of sequences that have not begun, for as many as `like` (B, …)."""
-        conv, h = (like.new_zeros(like.shape[0], *shape) for shape in self.sizes.memory_shapes)
+        """The memory of sequences that have not begun, for as many as `like` (B, …). It is float32 or wider."""
+        precise = torch.promote_types(like.dtype, torch.float32)
+        conv, h = (like.new_zeros(like.shape[0], *shape, dtype=precise) for shape in self.sizes.memory_shapes)
         return [(conv, h)] * self.sizes.layers
 
     def step(self, u: Tensor, memory: list[Memory]) -> tuple[Tensor, list[Memory]]:
