@@ -13,6 +13,7 @@ from wm_train.dynamics.lasers import (
     BACK,
     FLOATING,
     FLYING,
+    KINDS,
     LANDING,
     LONGEST,
     SHOTS,
@@ -20,6 +21,7 @@ from wm_train.dynamics.lasers import (
     UP,
     beside,
     flown,
+    kinds,
     nearest,
     next_shots,
 )
@@ -118,6 +120,16 @@ def test_lasers_of_the_next_frame_are_those_that_will_be() -> None:
     assert then[0, 1, 0].tolist() == pytest.approx([52, 8, -4, 0, 0])
     still = next_shots(shots, state, torch.zeros(1, 2))
     assert not still[:, :, 0].any()
+
+
+def test_lasers_are_told_apart_by_who_sends_them_and_how_they_fly() -> None:
+    lasers = torch.zeros(3, 2, 1 + FLYING, len(SHOTS))
+    lasers[:, :, 1:, 3] = 7.0
+    found = kinds(lasers, torch.tensor([[FOX, FALCO], [SHEIK, WAIT], [FALCO, FOX]]))
+    assert found[0, :, :2].tolist() == [[1, 2], [5, 6]]
+    assert found[1, :, 2].tolist() == [10, 10]
+    assert found.min() >= 0
+    assert found.max() < KINDS
 
 
 def test_an_up_throw_sends_three_lasers_each_of_which_hits_once() -> None:

@@ -8,11 +8,14 @@ import torch
 
 from wm_runtime.facts import character, hitboxes
 from wm_runtime.replays.dataset import Dataset
-from wm_runtime.schema import FIELD
-from wm_train.dynamics.hitboxes import LATER
+from wm_runtime.schema import FIELD, FLOAT_FIELDS, INT_FIELDS
+from wm_train.dynamics.beams import WHO, near_lasers
+from wm_train.dynamics.hitboxes import FAR, LATER
+from wm_train.dynamics.lasers import CHEST, FLYING, SHOTS, beside, next_shots
 from wm_train.dynamics.memory import LEAST_STALE, NUMBERS, STRUCK_WITH
+from wm_train.dynamics.named import named
 from wm_train.dynamics.stale import LOSSES, NEVER, counted, freshness, struck_in_game
-from wm_train.dynamics.strikes import GRABS, SHIELDS, Strikes, near_of_game, nudged, shrunk
+from wm_train.dynamics.strikes import GRABS, SHIELDS, Strikes, moved_on, near_of_game, nudged, shrunk
 from wm_train.training.whole_games import WholeGames
 
 ACTIONS = FIELD["action"].classes or 0
@@ -109,11 +112,33 @@ def near(
     }  # fmt: skip
 
 
+def level_shots(ahead: np.ndarray, hit: np.ndarray, victim: int) -> dict[str, np.ndarray]:
+    """Frames on which Falco's laser comes at the face of a fighter whose middle is so far past its head."""
+    count = len(ahead)
+    zero, whole = np.zeros(count, np.float32), np.zeros(count, np.int64)
+    shot = np.stack([-ahead, zero + 8, zero + 5, zero, zero + 33], axis=-1).astype(np.float32)
+    return {
+        "shot": shot, "kind": whole + 4, "x": zero, "y": zero, "facing": zero - 1, "victim": whole + victim,
+        "victim_age": zero, "row": whole, "hit": hit,
+    }  # fmt: skip
+
+
+NO_SHOTS = level_shots(np.empty(0), np.empty(0, bool), 0)
+
+
+def measure(
+    strikes: Strikes, parts: list[dict[str, np.ndarray]], owner: np.ndarray | None = None,
+    shot: dict[str, np.ndarray] = NO_SHOTS,
+) -> None:  # fmt: skip
+    near = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    strikes.measure(near, np.array([-1]) if owner is None else owner, shot)
+
+
 def odds(strikes: Strikes, frames: dict[str, np.ndarray]) -> torch.Tensor:
     of = {name: torch.from_numpy(values) for name, values in frames.items()}
     now, before = (nudged(box, strikes.nudge[of["move"]]) for box in strikes._boxes(of["move"], of["age"]))
-    every = torch.arange(len(of["row"]))
-    body = strikes._circles(of, every, strikes.body[of["victim"]], strikes.body_row[of["row"]], strikes.bubble)
+    body = strikes.body[of["victim"]] + strikes.body_row[of["row"]]
+    body = strikes._circles(of, torch.arange(len(of["row"])), body, strikes.bubble)
     return strikes._logit(
         now, before, of["move"], of["ahead"], of["up"], of["turned"], body, strikes.bias, *strikes.shape.unbind()
     )
@@ -126,11 +151,54 @@ def test_bodies_are_found_from_who_was_struck() -> None:
     for victim, reach in ((wide, 16.0), (narrow, 8.0)):
         ahead = rng.uniform(0, 30, 20_000)
         parts.append(near(strikes, ahead, ahead < reach, victim))
-    strikes.measure({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, np.array([-1]))
+    measure(strikes, parts)
     for victim, reach in ((wide, 16.0), (narrow, 8.0)):
         ahead = np.array([reach - 2, reach + 2])
         inside, outside = odds(strikes, near(strikes, ahead, ahead < reach, victim)).tolist()
         assert inside > 0 > outside, reach
+
+
+def test_lasers_tell_bodies_and_of_whom_they_strike() -> None:
+    strikes, rng = Strikes(), np.random.default_rng(0)
+    falco, marth = (character(name).internal_id for name in ("FALCO", "MARTH"))
+    far = rng.uniform(20, 30, 20_000)
+    ahead = {pose: rng.uniform(-10, 20, 10_000) for pose in (STANDS, STANDS + 100)}
+    reach = {STANDS: 1.0, STANDS + 100: 6.0}
+    shots = [level_shots(ahead[pose], ahead[pose] < reach[pose], marth * ACTIONS + pose) for pose in ahead]
+    shot = {name: np.concatenate([part[name] for part in shots]) for name in shots[0]}
+    measure(strikes, [near(strikes, far, far < 0, marth * ACTIONS + STANDS)], shot=shot)
+    for pose, at in reach.items():
+        floats, ints = (torch.zeros(2, 2, len(names)) for names in (FLOAT_FIELDS, INT_FIELDS))
+        state = {**named(floats, ints.int()), "character": torch.tensor([[falco, marth]]).expand(2, 2)}
+        state |= {"action": torch.tensor([[STANDS, pose]]).expand(2, 2), "facing": torch.tensor([[1, -1]]).expand(2, 2)}
+        lasers = torch.zeros(2, 2, 1 + FLYING, len(SHOTS))
+        for i, behind in enumerate((-2.0, 2.0)):
+            lasers[i, 0, 1] = torch.tensor([-(at + behind), 8.0, 5.0, 0.0, 33.0])
+        misses = strikes.reach(lasers, state, torch.zeros(2, 2, dtype=torch.int64))
+        assert misses[0, 0] < 0 < misses[1, 0], pose
+        assert (misses[:, 1] == FAR).all()  # Marth sends none
+
+
+def test_lasers_that_are_near_are_those_of_the_memory(true_games: Dataset) -> None:
+    games = list(range(min(4, len(true_games))))
+    found = near_lasers(true_games, games)
+    assert len({len(values) for values in found.values()}) == 1
+    frames = 0
+    for game in games:
+        if not np.isin(true_games.characters[game], [character(name).internal_id for name in WHO]).any():
+            continue
+        corpus = WholeGames(true_games, [game])
+        state, after = (named(corpus.floats[part], corpus.ints[part]) for part in (slice(None, -1), slice(1, None)))
+        grown = torch.where(after["action"] == state["action"], after["state_age"] - state["state_age"], 1.0)
+        lasers = next_shots(corpus.shots[:-1], state, grown.clamp(0.0, 3.0))
+        flies = (lasers[..., 2] != 0) | (lasers[..., 3] != 0)
+        x, y = (at.flip(1)[..., None] for at in moved_on(state))
+        near_ = (flies & (beside(lasers, x, y + CHEST) < 30)).any(dim=-1)
+        near_ &= (state["hurtbox"].flip(1) == 0) & (state["action"] > 13).all(dim=-1, keepdim=True)
+        near_ &= ~torch.isin(state["action"].flip(1), torch.tensor(SHIELDS))
+        frames += int(near_.sum())
+    assert len(found["hit"]) == frames
+    assert found["hit"].sum() <= frames
 
 
 def test_a_pose_that_others_were_struck_in_is_told_of_who_was_not() -> None:
@@ -144,7 +212,7 @@ def test_a_pose_that_others_were_struck_in_is_told_of_who_was_not() -> None:
             parts.append(near(strikes, ahead, ahead < reach, victim + pose))
     ahead = rng.uniform(0, 30, 4000)
     parts.append(near(strikes, ahead, ahead < 10, new + STANDS))
-    strikes.measure({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, np.array([-1]))
+    measure(strikes, parts)
     between = np.array([13.0])
     stands, lies_down, knows_nothing = (
         odds(strikes, near(strikes, between, between < 0, new + pose)).item() for pose in (STANDS, lies, STANDS + 200)
@@ -160,7 +228,7 @@ def test_a_shared_pose_at_an_age_is_in_the_rows_of_that_age_and_not_in_what_no_r
         ahead = rng.uniform(0, 30, 20_000)
         part = near(strikes, ahead, ahead < reach, victim)
         parts.append({**part, "row": part["row"] + row, "victim_age": part["victim_age"] + age})
-    strikes.measure({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, np.array([-1, 0, 1]))
+    measure(strikes, parts, np.array([-1, 0, 1]))
     at = np.array([12.0])
     frame = near(strikes, at, at < 0, victim)
     short, long = (odds(strikes, {**frame, "row": np.array([row])}).item() for row in (1, 2))
@@ -176,7 +244,7 @@ def test_a_row_that_nobody_was_seen_in_is_like_those_beside_it_of_its_move_and_n
         part = near(strikes, ahead, ahead < reach, victim)
         parts.append({**part, "row": part["row"] + row})
     owner = np.array([-1, 7, 7, 9, 9])
-    strikes.measure({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, owner)
+    measure(strikes, parts, owner)
     at = np.array([12.0])
     frame = near(strikes, at, at < 0, victim)
     beside_long, beside_short = (odds(strikes, {**frame, "row": np.array([row])}).item() for row in (2, 3))
@@ -213,7 +281,7 @@ def test_shields_are_found_from_what_they_stopped_and_shrink() -> None:
     for shield, reach in ((60.0, 20.0), (30.0, 20.0 - 10.0 * 0.85 / 2)):  # of a radius of 10
         ahead = rng.uniform(0, 40, 20_000)
         parts.append(near(strikes, ahead, ahead < reach, victim, shield))
-    strikes.measure({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, np.array([-1]))
+    measure(strikes, parts)
     for shield, reach in ((60.0, 20.0), (30.0, 15.75)):
         ahead = np.array([reach - 2, reach + 2])
         inside, outside = odds(strikes, near(strikes, ahead, ahead < reach, victim, shield)).tolist()

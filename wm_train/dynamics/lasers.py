@@ -13,7 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wm_runtime.facts import character, laser_starts
+from wm_runtime.facts import character as fighter_named
+from wm_runtime.facts import laser_starts
 from wm_train.dynamics.constants import there
 from wm_train.dynamics.named import Named
 
@@ -27,9 +28,12 @@ STANDING, FLOATING, BACK, UP = 342, 345, 220, 221
 LANDING = 42
 LONGEST = {"FOX": 25.0, "FALCO": 33.0}
 """As long as their lasers get, units."""
+SHOOTERS = ("FOX", "FALCO")
+KINDS = 12
+"""Lasers are of Fox, of Falco or of others (Sheik's needles), shot level or rising, as those of throws do, and have
+flown before or leave just now: who is struck how far beside them differs by that."""
 WIDE = 6.5
-"""Lasers that rise, those of throws, strike who is so much further beside them than those that are shot, units: that is
-where most hits are told from misses (F1 0.74)."""
+"""Lasers that rise strike who is so much further beside them, units, as long as nothing else was estimated."""
 LATE = (20.0, 4 / 3, 0.01)
 """A laser that leaves at this age does not yet where the move's pace is this, to so much, and the age just reached."""
 CHEST, SPENT, GONE = 7.0, 15.0, 250.0
@@ -48,7 +52,7 @@ def _table() -> tuple[Tensor, Tensor, Tensor, Tensor]:
         since = (max(below) + one.state_age) / 2 if below else -GONE
         until = (min(above) + one.state_age) / 2 if above else GONE
         spans.append((one.leaves, since, until))
-    longest = {character(name).internal_id: length for name, length in LONGEST.items()}
+    longest = {fighter_named(name).internal_id: length for name, length in LONGEST.items()}
     return (
         torch.tensor([(one.character, one.action) for one in starts], dtype=torch.int32),
         torch.tensor(spans, dtype=torch.float32),
@@ -63,10 +67,20 @@ _WHO, _SPAN, _SENT, _LONGEST = _table()
 def flown(shots: Tensor, last: Named, state: Named) -> Tensor:
     """Lasers (N, 2, FLYING, SHOTS) of the frame before, fields of that frame (its action, state_age, x, y, percent and
     hitlag) and the present state → the lasers now."""
+    return flies_on(shots, *leaves_now(last, state), last, state)
+
+
+def leaves_now(last: Named, state: Named) -> tuple[Tensor, Tensor]:
+    """Two frames, (…, 2) of each field → the laser that has left on the second, zeros for none (…, 2, SHOTS), and
+    whether one has (…, 2)."""
     lands = (last["action"] == FLOATING) & (state["action"] == LANDING)
     age = torch.where(lands, last["state_age"] + 1, state["state_age"])
     goes_on = (state["action"] == last["action"]) | lands
-    new, leaves = _leaving({**last, "character": state["character"], "facing": state["facing"]}, age, goes_on)
+    return _leaving({**last, "character": state["character"], "facing": state["facing"]}, age, goes_on)
+
+
+def flies_on(shots: Tensor, new: Tensor, leaves: Tensor, last: Named, state: Named) -> Tensor:
+    """As `flown`, given what `leaves_now` says."""
     moved = _ahead(shots, state)
     moved_on = torch.cat([new[:, :, None], moved[:, :, :-1]], dim=2)
     all_ = torch.where(leaves[..., None, None], moved_on, moved)
@@ -85,6 +99,14 @@ def next_shots(shots: Tensor, state: Named, pace: Tensor) -> Tensor:
     where nobody is struck and moves go on: the one that leaves first, (N, 2, 1 + FLYING, SHOTS)."""
     new, _ = _leaving(state, state["state_age"] + pace, torch.ones_like(pace, dtype=torch.bool))
     return torch.cat([new[:, :, None], _ahead(shots, state)], dim=2)
+
+
+def kinds(shots: Tensor, character: Tensor) -> Tensor:
+    """Lasers as of `next_shots` and who sends them (N, 2) → which of KINDS they are (N, 2, 1 + FLYING)."""
+    fox, falco = (character == fighter_named(name).internal_id for name in SHOOTERS)
+    who = torch.where(fox, 0, torch.where(falco, 1, 2))
+    leaves = torch.arange(shots.shape[2], device=shots.device) == 0
+    return (who[..., None] * 2 + (shots[..., 3] > 0)) * 2 + leaves
 
 
 def _leaving(last: Named, now: Tensor, goes_on: Tensor) -> tuple[Tensor, Tensor]:

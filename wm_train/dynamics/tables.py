@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from wm_runtime.facts import FAMILIES, physics
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import FIELD, VELOCITIES
+from wm_train.dynamics.beams import near_lasers
 from wm_train.dynamics.feet import bounds_of_game, heights, shown_by_walls
 from wm_train.dynamics.geometry import Geometry
 from wm_train.dynamics.launch import Launches, weights
@@ -262,7 +263,10 @@ class MoveTables(nn.Module):
         self._measure_steering(step)
         self._measure_courses(step)
         self._measure_feet(fall)
-        self.strikes.measure({**near, "row": self._rows(near["victim"], near["victim_age"])}, self._owners())
+        near, shot = (
+            {**of, "row": self._rows(of["victim"], of["victim_age"])} for of in (near, near_lasers(dataset, games))
+        )
+        self.strikes.measure(near, self._owners(), shot)
 
     def _measure_moves(self, step: dict[str, np.ndarray]) -> None:
         index = np.clip(np.floor(step["state_age"] + 1.001), 0, AGES - 1).astype(np.int64)
