@@ -37,8 +37,9 @@ SOFT = 2.0
 """Sharpness, 1/unit, of the minimum over hitboxes and circles."""
 NEVER = -12.0
 """Logit of a strike where no hitbox is."""
-COLUMNS = 7
-"""Numbers about each direction of striking."""
+COLUMNS, ACTIVE, FRESH, LOGIT_SCALE = 7, 2, 3, 0.25
+"""Numbers about each direction of striking: the first is the logit of a strike by that scale, two more are whether a
+hitbox is there and whether it has not hit already."""
 SHIELDS = (178, 179, 181, 182)
 """Raising a shield, holding it, struck, reflecting: a hitbox that reaches the shield is stopped by it, a grab not."""
 BUBBLE = (0.0, 7.0, 9.0)
@@ -135,7 +136,7 @@ class Strikes(nn.Module):
         logit = torch.where(active, logit, torch.full_like(logit, NEVER))
         fresh = (~spent).float()
         at_x, at_y = _where_struck(now, ahead, up, turned, body.flip(1))
-        columns = [logit.clamp(NEVER, 8.0) * 0.25, (logit * 0.7).clamp(-1.0, 1.0), active.float(), fresh,
+        columns = [logit.clamp(NEVER, 8.0) * LOGIT_SCALE, (logit * 0.7).clamp(-1.0, 1.0), active.float(), fresh,
                    logit.sigmoid() * fresh, at_x * active, at_y * active]  # fmt: skip
         return torch.stack(columns, dim=-1)
 
