@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 from pathlib import Path
@@ -22,6 +23,7 @@ from wm_train.config import ExactConfig, Experiment
 from wm_train.dynamics.candidates import SCALE, SIZES, shield_damage
 from wm_train.dynamics.exact import (
     ADRIFT,
+    BY_MOVE,
     CLASSES,
     FLAGS,
     ExactCore,
@@ -33,10 +35,12 @@ from wm_train.dynamics.exact import (
     own_frames,
 )
 from wm_train.dynamics.hurt import Hurt
+from wm_train.dynamics.lasers import CHEST
 from wm_train.dynamics.launch import SPEED, Launches, hitstun, hurt_level, turned
 from wm_train.dynamics.memory import advance, beginning, recall, remember
 from wm_train.dynamics.named import named
 from wm_train.dynamics.step import WorldModel
+from wm_train.dynamics.strikes import ACTIVE, COLUMNS, FRESH, LOGIT_SCALE, SHIELDS
 from wm_train.dynamics.tables import DAMAGES
 from wm_train.evaluate.quick import Matches, quick_windows
 from wm_train.export import as_shipped, export
@@ -84,6 +88,34 @@ def oracle(core: ExactCore, window: Unroll) -> list[dict[str, Tensor]]:
     out["flags"] = torch.cat([((truth.after[n][..., None] & bits) > 0).float() - 0.5 for n in FLAGS], dim=-1)
     out["action"] = F.one_hot(truth.after["action"].long(), FIELD["action"].classes or 0).float() * SURE
     return [{name: value[t * WINDOWS : (t + 1) * WINDOWS] for name, value in out.items()} for t in range(FRAMES)]
+
+
+def test_the_odds_of_lasers_and_moves_are_added_to_those_of_being_hurt_of_who_can_be(
+    core: ExactCore, window: Unroll
+) -> None:
+    state, quiet = window.state(0), torch.zeros(WINDOWS, 2, 2 * COLUMNS)
+    state["hurtbox"] = torch.zeros_like(state["hurtbox"])
+    state["action"] = torch.full_like(state["action"], ACTION_NAMES.index("STANDING"))
+    past = recall({name: value[0] for name, value in window.carry.items()}, state)
+
+    def odds(state: dict[str, Tensor], strikes: Tensor, away: float) -> Tensor:
+        """Of the second player, with a laser of the first so far above its middle."""
+        shots = torch.zeros_like(past.shots)
+        shots[:, 0, 0, 0], shots[:, 0, 0, 1] = state["x"][:, 1], state["y"][:, 1] + CHEST + away
+        shots[:, 0, 0, 2] = 1e-3
+        return core._struck_odds(state, dataclasses.replace(past, shots=shots), strikes)[:, 1]
+
+    assert (odds(state, quiet, 0.0) > 0).float().mean() > 0.9
+    assert not odds(state, quiet, 90.0).any()
+    gone, shields = {"hurtbox": 1, "action": state["action"]}, {"hurtbox": 0, "action": SHIELDS[1]}
+    for unhurt in (gone, shields):
+        changed = {name: torch.zeros_like(state[name]) + value for name, value in unhurt.items()}
+        assert not odds({**state, **changed}, quiet, 0.0).any()
+    told = quiet.clone()
+    told[..., 0], told[..., ACTIVE], told[..., FRESH] = 3.0 * LOGIT_SCALE, 1.0, 1.0
+    assert odds(state, told, 90.0).tolist() == pytest.approx([BY_MOVE[0] * 3.0 + BY_MOVE[1]] * WINDOWS, abs=1e-5)
+    told[..., FRESH] = 0.0
+    assert not odds(state, told, 90.0).any()
 
 
 def test_told_what_is_true_the_core_plays_the_true_game(core: ExactCore, window: Unroll, monkeypatch) -> None:
