@@ -330,10 +330,10 @@ class Features(nn.Module):
         return [*mine, *(column.flip(1) for column in mine)]
 
     def _beams(self, state: Named, past: Past, rows: Named) -> list[Tensor]:
-        """How far this fighter's lasers will be from the other fighter's body in a frame, and the reverse."""
+        """The odds, as a logit, that this fighter's lasers miss the other fighter in a frame, and the reverse."""
         lasers = next_shots(past.shots, state, pace(state, past))
-        gap = self.tables.strikes.reach(lasers, state, rows["self_row"], self.tables.fold)
-        mine = scaled(gap, (8.0, 3.0, 1.0))
+        misses = self.tables.strikes.reach(lasers, state, rows["self_row"], self.tables.fold)
+        mine = scaled(misses, (8.0, 3.0, 1.0))
         return [*mine, *(column.flip(1) for column in mine)]
 
     def _left(self, state: Named, past: Past) -> list[Tensor]:
