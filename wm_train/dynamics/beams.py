@@ -15,7 +15,7 @@ from wm_runtime.replays.dataset import Dataset
 from wm_train.dynamics.lasers import CHEST, FLYING, GONE, SHOTS, beside, flies_on, kinds, leaves_now, next_shots
 from wm_train.dynamics.named import Named
 from wm_train.dynamics.select import LAST_RULED_ACTION
-from wm_train.dynamics.strikes import ACTIONS, SHIELDS, moved_on
+from wm_train.dynamics.strikes import ACTIONS, moved_on, shielding
 
 WHO = ("FOX", "FALCO", "SHEIK")
 """Fighters whose shots are followed."""
@@ -92,7 +92,7 @@ def _chosen(lasers: Tensor, state: Named, after: Named, goes_on: Tensor) -> dict
     apart, nearest = torch.where(flies, apart, torch.full_like(apart, GONE)).min(dim=-1)
     could = (apart < NEAR) & goes_on[:, None] & (victim["hurtbox"] == 0)
     could &= (victim["action"] > LAST_RULED_ACTION) & (state["action"] > LAST_RULED_ACTION)
-    could &= ~torch.stack([victim["action"] == a for a in SHIELDS]).any(dim=0)
+    could &= ~shielding(victim["action"])
     swings = after["hitlag"] > state["hitlag"].clamp(min=0)
     kind = kinds(lasers, state["character"]).gather(-1, nearest[..., None])[..., 0]
     values = {

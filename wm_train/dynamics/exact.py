@@ -48,7 +48,7 @@ from wm_train.dynamics.named import Named, bounded, named
 from wm_train.dynamics.push import Push
 from wm_train.dynamics.select import LAST_RULED_ACTION, REBIRTH_WAIT
 from wm_train.dynamics.stale import freshness
-from wm_train.dynamics.strikes import ACTIVE, COLUMNS, FRESH, GRABS, LOGIT_SCALE, NEVER, SHIELDS
+from wm_train.dynamics.strikes import ACTIVE, COLUMNS, FRESH, GRABS, LOGIT_SCALE, NEVER, shielding
 from wm_train.dynamics.tables import DAMAGES, MoveTables
 from wm_train.dynamics.throws import Throws
 from wm_train.dynamics.walk import Walk
@@ -395,11 +395,10 @@ class ExactCore(Core):
         lasers = next_shots(past.shots, before, pace(before, past))
         laser = -self.tables.strikes.reach(lasers, before, row, self.tables.fold).flip(1)
         move = torch.where(strikes[..., ACTIVE] * strikes[..., FRESH] > 0, strikes[..., 0] / LOGIT_SCALE, NEVER)
-        shields = torch.stack([before["action"] == a for a in SHIELDS]).any(dim=0)
         odds = torch.zeros_like(laser)
         for logit, (share, more) in ((laser, BY_LASER), (move, BY_MOVE)):
             odds = odds + (share * logit.clamp(max=ODDS_REACH) + more) * (logit > -ODDS_REACH)
-        return odds * ((before["hurtbox"] == 0) & ~shields)
+        return odds * ((before["hurtbox"] == 0) & ~shielding(before["action"]))
 
     def _fresh(self, past: Past, attack: Tensor) -> Tensor:
         """What is left of the damage of the other fighter's move `attack` (N, 2)."""

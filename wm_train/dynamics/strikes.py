@@ -162,7 +162,7 @@ class Strikes(nn.Module):
         stands = (state["character"] * ACTIONS + state["action"]).long()
         body = told["body"][stands + shift] + told["body_row"][row]
         bubble = shrunk(self.bubble[state["character"].long()], state["shield"])
-        shields = torch.stack([state["action"] == a for a in SHIELDS]).any(dim=0) & shielded
+        shields = shielding(state["action"]) & shielded
         return torch.where(shields[..., None, None], bubble[..., None, :], body)
 
     def _boxes(self, move: Tensor, age: Tensor) -> tuple[Tensor, Tensor]:
@@ -314,6 +314,11 @@ def _laser_logit(shot: Tensor, kind: Tensor, x: Tensor, y: Tensor, facing: Tenso
     beam = torch.stack(longer, dim=-1)[..., None, :]
     gap = beside(beam, x[..., None] + facing[..., None] * body[..., 0], y[..., None] + body[..., 1]) - body[..., 2]
     return bias - steep * -(gap * -SOFT).logsumexp(dim=-1) / SOFT
+
+
+def shielding(action: Tensor) -> Tensor:
+    """Whether these actions (…) are those of SHIELDS (…)."""
+    return torch.stack([action == a for a in SHIELDS]).any(dim=0)
 
 
 def moved_on(state: Named) -> tuple[Tensor, Tensor]:
