@@ -150,6 +150,12 @@ def chunked_scan(
     return y.flatten(1, 2)[:, :length], h
 
 
+def fused(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, h: Tensor, chunk_size: int) -> tuple[Tensor, Tensor]:
+    """The same numbers as `sequential_scan`, by mamba-ssm's kernels (`make fused` compares them)."""
+    size = max(16, 1 << (chunk_size - 1).bit_length())  # its chunks are powers of two
+    return fused_scan(x, dt, a, b[:, :, None], c[:, :, None], size, initial_states=h, return_final_states=True)
+
+
 class Mamba2Block(nn.Module):
     """One layer, (B, L, d_model) → (B, L, d_model), with one group of B and C for all heads."""
 
@@ -214,9 +220,7 @@ class Mamba2Block(nn.Module):
         if chunk_size == 0:
             return sequential_scan(x, dt, a, b, c, h)
         if fused_scan is not None and x.is_cuda:
-            size = max(16, 1 << (chunk_size - 1).bit_length())  # its chunks are powers of two
-            b, c = b[:, :, None], c[:, :, None]
-            return fused_scan(x, dt, a, b, c, size, initial_states=h, return_final_states=True)
+            return fused(x, dt, a, b, c, h, chunk_size)
         return chunked_scan(x, dt, a, b, c, h, chunk_size)
 
     def _finish(self, y: Tensor, x: Tensor, gate: Tensor) -> Tensor:
