@@ -30,7 +30,7 @@ NAMES = ("x", "dt", "a", "b", "c", "h")
 
 
 def interpreted(origin: str) -> None:
-    """Lets the kernels of mamba-ssm, whose `__init__.py` is `origin`, be imported and run where there is no GPU: without
+    """Lets the kernels of mamba-ssm, whose `__init__.py` is `origin`, be imported and run where no GPU is: without
     its compiled extensions, and each kernel in the first of its configurations instead of the fastest, which the
     interpreter cannot time."""
     import triton
