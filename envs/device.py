@@ -26,7 +26,7 @@ from wm_runtime.simulator import Simulator
 
 UNSUPPORTED: Mapping[str, object] = {
     "action_space": "multidiscrete", "observation": "flat", "frame_skip": 1, "reaction_delay": 0, "ensemble": (),
-    "max_uncertainty": None, "engine": "torch", "precision": "float32", "threads": 0,
+    "max_uncertainty": None, "engine": "torch", "threads": 0,
 }  # fmt: skip
 """Arguments of MeleeEnv that this form has at one value only."""
 
@@ -74,7 +74,7 @@ class MeleeDeviceEnv(VectorEnv):
         self.settings = Settings.of(settings)
         self._warm = Simulator(self.settings.model, 1)
         self.settings = replace(self.settings, model=self._warm.artifact, device=device)
-        self._engine = TorchEngine(self._warm.artifact, device, compiled=compiled)
+        self._engine = TorchEngine(self._warm.artifact, device, precision=self.settings.precision, compiled=compiled)
         self.device = self._engine.device
         self.starts = make_starts(self.settings.starts, self.settings.characters, self.settings.stage, [self._warm])
         if self.settings.domain is not None:

@@ -83,7 +83,7 @@ class MeleeEnv(gym.Env):
     | `domain` | 1.5 | warns of characters whose RC@20 in the model card is above this many times the model's average, or who were not measured; None for silence |
     | `device`, `threads` | `"cpu"`, 1 | of the engine |
     | `engine` | `"onnx"` | what steps the model: `onnx` (onnxruntime), `torch`, or `compiled` (C++ for this machine, the fastest on its processor; needs a C++ compiler) |
-    | `precision` | `"float32"` | of the network's products: the engine `compiled` also has `bf16`, `int8` and `auto` |
+    | `precision` | `"float32"` | of the network's products; the engine `compiled` has `bf16` and `int8`, `torch` `bf16` and `float16`, both `auto` |
 
     `wm_envs.opponents.Policy(delay=18)` is a learned opponent that reacts 18 frames late. Bad arguments raise `UserError`,
     actions outside the space `ValueError`, each with one line that says what to do.

@@ -81,6 +81,7 @@ def device(
     matches: Annotated[list[int] | None, typer.Option(min=1, help="Batches to measure.")] = None,
     seconds: Annotated[float, typer.Option(min=0.01, help="About what each measurement takes.")] = 3.0,
     compiled: Annotated[bool, typer.Option(help="By torch.compile: minutes first.")] = False,
+    precision: Annotated[str, typer.Option(help="Of products: float32, bf16, float16 or auto.")] = "float32",
     json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
 ) -> None:
     """Steps a second of matches that stay on a device: the model alone, and the environment."""
@@ -90,7 +91,7 @@ def device(
 
     if json is not None and not json.parent.is_dir():
         raise UserError(f"{json}: its folder does not exist; make it or name another place")
-    found = bench_device(model or DEFAULT_MODEL, device, matches or [4096, 65536], seconds, compiled)
+    found = bench_device(model or DEFAULT_MODEL, device, matches or [4096, 65536], seconds, compiled, precision)
     for line in lines(found):
         print(line)
     if json is not None:

@@ -14,11 +14,14 @@ from wm_runtime.schema import CONTROL_NAMES, PLAYERS
 ROUNDS = 3
 
 
-def bench_device(model: str, device: str, matches: list[int], seconds: float, compiled: bool) -> dict[str, Any]:
+def bench_device(
+    model: str, device: str, matches: list[int], seconds: float, compiled: bool, precision: str = "float32"
+) -> dict[str, Any]:
     """Milliseconds of a step of the model alone and of the environment, by number of matches, the best of ROUNDS."""
     rows = []
     for count in matches:
-        env = MeleeDeviceEnv(count, device, pool=min(count, 256), compiled=compiled, model=model, domain=None)
+        settings = {"model": model, "precision": precision, "domain": None}
+        env = MeleeDeviceEnv(count, device, pool=min(count, 256), compiled=compiled, **settings)
         env.reset(seed=0)
         env.action_space.seed(0)
         actions = torch.from_numpy(env.action_space.sample()).to(env.device)
@@ -32,12 +35,14 @@ def bench_device(model: str, device: str, matches: list[int], seconds: float, co
         env.close()
     where = torch.device(device)
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else str(where)
-    return {"device": name, "torch": torch.__version__, "model": model, "compiled": compiled, "batches": rows}
+    return {"device": name, "torch": torch.__version__, "model": model, "compiled": compiled, "precision": precision,
+            "batches": rows}  # fmt: skip
 
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
     how = "compiled" if found["compiled"] else "eager"
-    yield f"{found['model']} on {found['device']}, torch {found['torch']}, {how}; a step as the environment takes it"
+    with_ = f"{how}, products in {found['precision']}"
+    yield f"{found['model']} on {found['device']}, torch {found['torch']}, {with_}; a step as the environment takes it"
     yield f"{'matches':>8}  {'model, ms':>10}  {'env, ms':>10}  {'above it':>8}  {'match-steps/s':>14}"
     for row in found["batches"]:
         yield (

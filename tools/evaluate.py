@@ -35,7 +35,7 @@ def evaluate(
     compare: Annotated[str | None, typer.Option(help="Another artifact, on the same windows.")] = None,
     substitute: Annotated[str, typer.Option(help="Parts that are fed the truth: action,velocity, …")] = "",
     engine: Annotated[str, typer.Option(help="What steps the artifact: onnx, torch or compiled.")] = "onnx",
-    precision: Annotated[str, typer.Option(help="Of the engine compiled: float32, bf16, int8 or auto.")] = "float32",
+    precision: Annotated[str, typer.Option(help="Of products: bf16, float16, int8, auto.")] = "float32",
     tables: Annotated[bool, typer.Option("--tables", help="Also print fields, breakdown and confusions.")] = False,
     json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Picture of the curves over 300 frames (.png, .svg).")] = None,

@@ -47,7 +47,7 @@ class Simulator:
     bit for bit at the same N, threads, engine and version of it; otherwise up to rounding (docs/performance.md).
 
     `engine`: one of wm_runtime.engines.ENGINES, on its `device`; `threads` that step the batch, 0: one a core;
-    `precision`: float32, or of the engine `compiled` also bf16, int8 or auto.
+    `precision`: float32, or of the engine `compiled` also bf16, int8 or auto, of `torch` bf16, float16 or auto.
     Raises UserError for a model, engine, device or precision that is not there.
     """
 

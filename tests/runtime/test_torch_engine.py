@@ -12,6 +12,7 @@ import torch
 from synthetic import REPLAYS
 from wm_runtime.artifact import Artifact, open_artifact
 from wm_runtime.engines import open_engine
+from wm_runtime.engines.lower import product
 from wm_runtime.engines.torch import Matches, TorchEngine
 from wm_runtime.errors import UserError
 from wm_runtime.replays.dataset import Dataset
@@ -91,6 +92,27 @@ def test_it_predicts_what_onnxruntime_predicts(name: str, true_games: Dataset) -
                 np.testing.assert_allclose(one.carry[part], other.carry[part], atol=1e-5)
     assert total == frames * count * PLAYERS
     assert equal >= 0.999 * total
+
+
+@pytest.mark.parametrize(("precision", "least"), [("bf16", 0.98), ("float16", 0.995)])
+def test_coarser_products_choose_nearly_the_same(precision: str, least: float, true_games: Dataset) -> None:
+    fast = open_artifact("fast")
+    start = moments(true_games, 256, 8)
+    one, other = Simulator(fast, 256, threads=1), Simulator(fast, 256, threads=1, engine="torch", precision=precision)
+    for simulator in (one, other):
+        simulator.restore(simulator.warm(start))
+        simulator.step(np.zeros((256, PLAYERS, len(CONTROL_NAMES)), np.float32))
+    same = (one.state.ints == other.state.ints).all(axis=-1)
+    assert same.mean() >= least
+    assert (one.state.floats != other.state.floats).any()
+
+
+@pytest.mark.parametrize(("dtype", "exact"), [(torch.bfloat16, 256.0), (torch.float16, 2048.0)])
+def test_a_coarse_product_rounds_what_it_multiplies_and_adds_up_in_float32(dtype: torch.dtype, exact: float) -> None:
+    weight = torch.ones(2, 3).to(dtype)
+    sums = product(torch.tensor([[exact, 1.0], [exact + 1, 0.0]]), weight)
+    assert sums.dtype == torch.float32
+    assert sums.tolist() == [[exact + 1] * 3, [exact] * 3]
 
 
 def test_a_match_stays_on_its_device(engine: TorchEngine, matches: Matches, model: Artifact) -> None:
@@ -228,6 +250,12 @@ def test_engines_and_devices_that_are_not_there_are_user_errors(model: Artifact)
         open_engine("abacus", model)
     with pytest.raises(UserError, match="'toaster' is not available to torch"):
         Simulator(model, engine="torch", device="toaster")
+    with pytest.raises(UserError, match="the engine torch has float32, bf16, float16 and auto"):
+        Simulator(model, engine="torch", precision="int8")
+    with pytest.raises(UserError, match="the engine onnx has float32 alone"):
+        Simulator(model, precision="bf16")
+    with pytest.raises(UserError, match="'bf16' has no gradients"):
+        TorchEngine(model, precision="bf16", differentiable=True)
 
 
 def test_controllers_of_another_shape_are_refused(engine: TorchEngine, matches: Matches) -> None:

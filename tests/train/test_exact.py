@@ -98,19 +98,17 @@ def test_the_odds_of_lasers_and_moves_are_added_to_those_of_being_hurt_of_who_ca
     state["action"] = torch.full_like(state["action"], ACTION_NAMES.index("STANDING"))
     past = recall({name: value[0] for name, value in window.carry.items()}, state)
 
-    def odds(state: dict[str, Tensor], strikes: Tensor, away: float) -> Tensor:
+    def odds(state: dict[str, Tensor], strikes: Tensor, away: float, meant: Tensor = state["action"]) -> Tensor:
         """Of the second player, with a laser of the first so far above its middle."""
         shots = torch.zeros_like(past.shots)
         shots[:, 0, 0, 0], shots[:, 0, 0, 1] = state["x"][:, 1], state["y"][:, 1] + CHEST + away
         shots[:, 0, 0, 2] = 1e-3
-        return core._struck_odds(state, dataclasses.replace(past, shots=shots), strikes)[:, 1]
+        return core._struck_odds(state, dataclasses.replace(past, shots=shots), meant, strikes)[:, 1]
 
     assert (odds(state, quiet, 0.0) > 0).float().mean() > 0.9
     assert not odds(state, quiet, 90.0).any()
-    gone, shields = {"hurtbox": 1, "action": state["action"]}, {"hurtbox": 0, "action": SHIELDS[1]}
-    for unhurt in (gone, shields):
-        changed = {name: torch.zeros_like(state[name]) + value for name, value in unhurt.items()}
-        assert not odds({**state, **changed}, quiet, 0.0).any()
+    assert not odds({**state, "hurtbox": torch.ones_like(state["hurtbox"])}, quiet, 0.0).any()
+    assert not odds(state, quiet, 0.0, meant=torch.full_like(state["action"], SHIELDS[0])).any()
     told = quiet.clone()
     told[..., 0], told[..., ACTIVE], told[..., FRESH] = 3.0 * LOGIT_SCALE, 1.0, 1.0
     assert odds(state, told, 90.0).tolist() == pytest.approx([BY_MOVE[0] * 3.0 + BY_MOVE[1]] * WINDOWS, abs=1e-5)

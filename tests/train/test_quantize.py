@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -11,10 +12,12 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from wm_runtime.engines.compiled import CompiledEngine
 from wm_runtime.engines.lower import lower
+from wm_runtime.engines.program import Product, program
 from wm_runtime.errors import UserError
 from wm_runtime.replays.dataset import Dataset
-from wm_runtime.schema import CONTROL_NAMES, state_layout
+from wm_runtime.schema import CONTROL_NAMES, State, state_layout
 from wm_train.config import ExactConfig
 from wm_train.dynamics.exact import ExactCore
 from wm_train.quantize import moments, quantize
@@ -36,9 +39,12 @@ def graph_of(weights: list[np.ndarray]) -> bytes:
         helper.make_node("MatMul", ["positive", "second"], ["aux.y"]),
         helper.make_node("Add", ["carry.steps", "one"], ["next_carry.steps"]),
     ]
+    kept = [i for i in inputs if i.name.startswith("state.")]
+    nodes += [helper.make_node("Identity", [i.name], [f"next_{i.name}"]) for i in kept]
     outputs = [
-        helper.make_tensor_value_info("aux.y", TensorProto.FLOAT, ["matches", 2, OUT]),
+        *(helper.make_value_info(f"next_{i.name}", i.type) for i in kept),
         helper.make_tensor_value_info("next_carry.steps", TensorProto.INT32, ["matches", 1]),
+        helper.make_tensor_value_info("aux.y", TensorProto.FLOAT, ["matches", 2, OUT]),
     ]
     constants = [numpy_helper.from_array(w, n) for w, n in zip(weights, ("first", "second"), strict=True)]
     constants.append(numpy_helper.from_array(np.ones(1, np.int32), "one"))
@@ -104,8 +110,29 @@ def test_a_match_does_not_depend_on_its_batch(whole: bytes, matches: int, thread
 def test_the_torch_engine_runs_it_too(whole: bytes, tmp_path: Path) -> None:
     (tmp_path / "whole.onnx").write_bytes(whole)
     module, inputs = lower(tmp_path / "whole.onnx"), feed(50)
-    found = module(*(torch.from_numpy(a) for a in inputs.values()))[0]
+    found = module(*(torch.from_numpy(a) for a in inputs.values()))[-1]
     np.testing.assert_allclose(found.numpy(), run(whole, inputs), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["float32", "auto"])
+def test_the_compiled_engine_runs_it_too_and_exactly(precision: str, whole: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "whole.onnx"
+    path.write_bytes(whole)
+    products = [step for step in program(path).steps if isinstance(step, Product)]
+    assert [p.whole for p in products] == [False, True]
+    assert (products[1].weight == np.rint(products[1].weight)).all()
+    inputs = feed(50)
+    engine = CompiledEngine(SimpleNamespace(path=path, carry=["steps"], aux=["y"]), threads=1, precision=precision)
+    state, after = (State(*(inputs[f"state.{name}"].copy() for name in state_layout(1))) for _ in range(2))
+    y, steps = np.zeros((50, 2, OUT), np.float32), {"steps": np.zeros((50, 1), np.int32)}
+    engine.step(state, {"steps": inputs["carry.steps"]}, inputs["controllers"], after, steps, {"y": y})
+    assert (steps["steps"] == 1).all()
+    c = {t.name: numpy_helper.to_array(t) for t in onnx.load_from_string(whole).graph.initializer}
+    found = y / (c["positive.scale"] * c["second.scale"])  # sums, but for the last bit of a division
+    np.testing.assert_allclose(found, np.rint(found), atol=1e-2)
+    if precision == "float32":
+        same = np.isclose(y, run(whole, inputs), rtol=1e-6, atol=1e-6)
+        assert same.mean() > 0.99  # what comes before may differ in a last bit, and round to the next number
 
 
 def test_a_model_without_a_trunk_is_refused(weights: list[np.ndarray], dataset: Dataset) -> None:

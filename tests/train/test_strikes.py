@@ -337,7 +337,7 @@ def test_a_strike_is_likelier_where_a_hitbox_meets_a_body() -> None:
     assert says[60.0][0, 2] == 0
     state["x"] = torch.tensor([[0.0, 14.0]])
     stands = strikes(state, row, action, age, spent)[0, 0, 0]
-    state["action"], state["shield"] = torch.tensor([[NAIR, SHIELDS[1]]]), torch.tensor([[60.0, 60.0]])
+    action, state["shield"] = torch.tensor([[NAIR, SHIELDS[1]]]), torch.tensor([[60.0, 60.0]])
     full = strikes(state, row, action, age, spent)[0, 0, 0]
     state["shield"] = torch.tensor([[60.0, 10.0]])
     assert full > strikes(state, row, action, age, spent)[0, 0, 0]

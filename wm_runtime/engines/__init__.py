@@ -38,7 +38,7 @@ def open_engine(
     name: str, artifact: Artifact, device: str = "cpu", threads: int = 0, precision: str = "float32"
 ) -> Engine:
     """The engine of that name, with an artifact on a device. `threads` 0 leaves the number to it; `precision`: see
-    engines.compiled, the others have float32 (or what their artifact says) alone.
+    engines.compiled and engines.torch; onnx has float32 (or what its artifact says) alone.
 
     Raises UserError for an unknown engine, one that is not installed, and a device or precision that it has not here.
     """
@@ -50,8 +50,8 @@ def open_engine(
         extra = EXTRAS.get(name, "train")
         raise UserError(f"engine {name!r} needs {error.name}: pip install 'melee-world-model[{extra}]'") from None
     make: Callable[..., Engine] = getattr(module, ENGINES[name])
-    if name == "compiled":
+    if name != "onnx":
         return make(artifact, device, threads, precision)
     if precision != "float32":
-        raise UserError(f"precision {precision!r}: the engine {name} has float32 alone; use the engine compiled")
+        raise UserError(f"precision {precision!r}: the engine onnx has float32 alone; use the engine compiled or torch")
     return make(artifact, device, threads)

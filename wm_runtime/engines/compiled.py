@@ -205,8 +205,8 @@ def _precision(wanted: str) -> str:
 
 
 def _of_product(product: Product, precision: str) -> str:
-    """The precision of one product, as source.PRECISIONS has it."""
-    if precision == "int8" and (product.first or len(product.weight) < SMALL):
+    """The precision of one product, as source.PRECISIONS has it: the fastest in which one of whole numbers is exact."""
+    if product.whole or (precision == "int8" and (product.first or len(product.weight) < SMALL)):
         precision = "bf16" if "__AVX512BF16__" in compiler().has else "float32"
     return precision.upper()
 

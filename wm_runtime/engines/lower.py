@@ -34,11 +34,12 @@ class Op:
     steep: bool = False
 
 
-def lower(path: Path, differentiable: bool = False) -> fx.GraphModule:
+def lower(path: Path, differentiable: bool = False, products: torch.dtype = torch.float32) -> fx.GraphModule:
     """The graph of an artifact's file as a module: its inputs in order → its outputs in order, as a tuple.
 
     `differentiable`: gradients that are no finite number count as 0: those of √ at 0, and of a formula that cannot be
-    reckoned here and was not chosen. Raises UserError for a graph with an operator that is not in OPS.
+    reckoned here and was not chosen. `products`: the type of what products with weights multiply; they add up in
+    float32. Raises UserError for a graph with an operator that is not in OPS.
     """
     graph = onnx.load(str(path)).graph
     constants = {t.name: _tensor(t) for t in graph.initializer}
@@ -82,7 +83,11 @@ def lower(path: Path, differentiable: bool = False) -> fx.GraphModule:
                     arguments.append(value(name))
             if differentiable and op.steep:
                 arguments = [out.call_function(finite, (a,)) if isinstance(a, fx.Node) else a for a in arguments]
-            made = out.call_function(op.run, tuple(arguments), attributes)
+            run = op.run
+            if products != torch.float32 and node.op_type in COARSE and _is_weight(constants.get(names[1])):
+                constants[coarse := f"{names[1]}.{products}"] = constants[names[1]].to(products)
+                arguments[1], run = value(coarse), COARSE[node.op_type]
+            made = out.call_function(run, tuple(arguments), attributes)
             if node.op_type == "Shape":
                 sizes.add(node.output[0])
         if len(node.output) == 1:
@@ -114,6 +119,10 @@ def _tensor(constant: onnx.TensorProto) -> Tensor:
 
 def _is_number(constant: Tensor | None) -> bool:
     return constant is not None and constant.dim() == 0
+
+
+def _is_weight(constant: Tensor | None) -> bool:
+    return constant is not None and constant.dim() == 2 and constant.dtype == torch.float32
 
 
 def _known(constants: dict[str, Tensor], name: str) -> Any:
@@ -180,6 +189,22 @@ def _gemm(
     transB: int = 0,
 ) -> Tensor:  # fmt: skip
     out = (a.T if transA else a) @ (b.T if transB else b) * alpha
+    return out if c is None else out + c * beta
+
+
+def product(x: Tensor, weight: Tensor) -> Tensor:
+    """x (…, inner) in the type of `weight` (inner, outer), by that; sums and result are float32. On a CPU the rounded
+    numbers are multiplied in float32, which comes to the same."""
+    rows = x.flatten(0, -2).to(weight.dtype)
+    out = torch.mm(rows, weight, out_dtype=torch.float32) if x.is_cuda else rows.float() @ weight.float()
+    return out.unflatten(0, x.shape[:-1])
+
+
+def _coarse_gemm(
+    a: Tensor, b: Tensor, c: Tensor | None = None, alpha: float = 1.0, beta: float = 1.0, transA: int = 0,
+    transB: int = 0,
+) -> Tensor:  # fmt: skip
+    out = product(a.T if transA else a, b.T if transB else b) * alpha
     return out if c is None else out + c * beta
 
 
@@ -325,3 +350,6 @@ OPS: dict[str, Op] = {
     "Squeeze": Op(_squeeze, (1,)), "Sub": Op(torch.sub), "Tanh": Op(torch.tanh), "Transpose": Op(_transpose),
     "Unsqueeze": Op(_unsqueeze, (1,)), "Where": Op(torch.where), "Xor": Op(torch.logical_xor),
 }  # fmt: skip
+
+COARSE: dict[str, Callable[..., Tensor]] = {"MatMul": product, "Gemm": _coarse_gemm}
+"""Products with weights of another type than float32."""

@@ -23,6 +23,8 @@ from wm_runtime.errors import UserError
 
 MATCHES = 1_000_003
 """Stands for the number of matches in shapes: a prime that no other axis has."""
+EXACT = 2**24
+"""Sums of whole numbers below this are exact in float32."""
 MOST = 48
 """Statements that share a loop at most: more would not fit the registers."""
 Sizes = tuple[int, ...]
@@ -121,7 +123,8 @@ class Reduction:
 
 @dataclass
 class Product:
-    """`rows` sets of lanes, `stride` rows apart: (…, inner) by `weight` (inner, outer), plus `bias` (outer,) if any."""
+    """`rows` sets of lanes, `stride` rows apart: (…, inner) by `weight` (inner, outer), plus `bias` (outer,) if any.
+    `whole`: of whole numbers of at most 8 bits and a sign, whose sums are exact in float32."""
 
     source: Operand
     rows: int
@@ -129,6 +132,7 @@ class Product:
     weight: np.ndarray
     bias: np.ndarray | None
     out: Value
+    whole: bool = False
 
     @property
     def first(self) -> bool:
@@ -161,6 +165,8 @@ def program(path: Path) -> Program:
     for name, array in constant.items():
         build.constant(name, array)
     for node in graph.node:
+        if node.op_type == "DequantizeLinear":
+            build.whole[node.output[0]] = node
         if not all(name in constant for name in node.output):
             build.add(node)
     outputs = {}
@@ -291,6 +297,8 @@ class _Build:
         self.views: dict[str, View] = {}
         self.known: dict[str, np.ndarray] = {}
         """Constants and shapes, by name."""
+        self.whole: dict[str, NodeProto] = {}
+        """What is whole numbers on a scale, by name: the node that says which."""
         self.steps: list[Step] = []
         self.loops: dict[Sizes, list[int]] = {}
 
@@ -613,13 +621,33 @@ def _along_last(kind: str) -> Callable[[_Build, NodeProto, dict[str, Any]], View
     return build
 
 
+def _product_of_whole(b: _Build, node: NodeProto) -> View | None:
+    """A product of whole numbers on scales: that of the numbers, which is exact, and then the scales. None for one that
+    is not."""
+    activation, weight = (b.whole.get(name) for name in node.input[:2])
+    if activation is None or weight is None or weight.input[0] not in b.known:
+        return None
+    numbers = b.known[weight.input[0]].astype(np.float32) - b.known[weight.input[2]].astype(np.float32)
+    if 255 * np.abs(numbers).sum(axis=0).max() >= EXACT:
+        return None
+    views = [b.views[name] for name in (activation.input[0], activation.input[2])]
+    sums = _product_with(b, b.spread("{0} - to_float({1})", "f", views), numbers, None, whole=True)
+    b.constant(name := f"{node.output[0]}.scales", b.known[activation.input[1]] * b.known[weight.input[1]])
+    return b.spread("{0} * {1}", "f", [sums, b.views[name]])
+
+
 def _product(b: _Build, node: NodeProto, attributes: dict[str, Any]) -> View:
+    if node.op_type == "MatMul" and (found := _product_of_whole(b, node)) is not None:
+        return found
     view, weight = b.views[node.input[0]], b.known.get(node.input[1])
     bias = b.known.get(node.input[2]) if len(node.input) > 2 and node.input[2] else None
     plain = all(attributes.get(n, 1.0) == 1.0 for n in ("alpha", "beta")) and not attributes.get("transA")
     if weight is None or weight.ndim != 2 or not plain or (len(node.input) > 2 and bias is None):
         raise b.cannot("no product but that of rows and constant weights")
-    weight = weight.T if attributes.get("transB") else weight
+    return _product_with(b, view, weight.T if attributes.get("transB") else weight, bias)
+
+
+def _product_with(b: _Build, view: View, weight: np.ndarray, bias: np.ndarray | None, whole: bool = False) -> View:
     rows, strides = _turns(view.axes[:-1])
     if len(view.axes[-1]) != 1 or len(rows) > 1:
         view = b.copied(view)
@@ -630,7 +658,7 @@ def _product(b: _Build, node: NodeProto, attributes: dict[str, Any]) -> View:
     source = Operand(view.value, view.offset, (inner.stride,))
     if bias is not None:
         bias = np.broadcast_to(bias.reshape(-1), weight.shape[1:]).astype(np.float32)
-    made = Product(source, prod(rows), strides[0] if rows else 0, np.asarray(weight, np.float32), bias, value)
+    made = Product(source, prod(rows), strides[0] if rows else 0, np.asarray(weight, np.float32), bias, value, whole)
     b.step(made, [source])
     return View(value, axes)
 
@@ -691,6 +719,10 @@ ELEMENTWISE: dict[str, Text] = {
     "BitwiseAnd": _kinds("{0} & {1}"), "BitwiseOr": _kinds("{0} | {1}"), "Cast": _cast, "Clip": _clip,
     "Atan": _kinds("by_lane([](float x) {{ return std::atan(x); }}, {0})"),
     "Cos": _kinds("by_lane([](float x) {{ return std::cos(x); }}, {0})"),
+    "DequantizeLinear": lambda views, _, __: ("({0} - to_float({2})) * {1}", "f"),
+    "QuantizeLinear": lambda views, _, __: (
+        "most_of(least_of(nearest({0} / {1}) + to_float({2}), all(0.0f)), all(255.0f))", "f"
+    ),
     "Div": _kinds("{0} / {1}", "quotient({0}, {1})"), "Equal": _kinds("eq({0}, {1})", kind="b"),
     "Exp": _kinds("exp_of({0})"), "Floor": _kinds("down({0})"), "Greater": _kinds("gt({0}, {1})", kind="b"),
     "GreaterOrEqual": _kinds("ge({0}, {1})", kind="b"), "IsInf": _is_inf, "IsNaN": _kinds("ne({0}, {0})", kind="b"),

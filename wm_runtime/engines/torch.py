@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from wm_runtime.artifact import Artifact
-from wm_runtime.engines.lower import lower
+from wm_runtime.engines.lower import lower, product
 from wm_runtime.errors import UserError
 from wm_runtime.schema import CONTROL_NAMES, PLAYERS, State, state_layout
+
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,17 @@ class TorchEngine:
 
     `compiled`: by torch.compile, on CUDA with CUDA graphs; what `advance` returns is then overwritten by the next call
     unless it is cloned. `differentiable`: `advance` and `rollout` keep what gradients with respect to controllers and
-    start need. `threads` 0 leaves the number to torch; another one is set for the whole process.
+    start need. `threads` 0 leaves the number to torch; another one is set for the whole process. `precision` is that of
+    what the network's products multiply, as in engines.compiled: "float32", "bf16", "float16", and "auto", which is
+    float16 on CUDA; they add up in float32, as all else is. On a CPU, where it is no faster, it shows what they say.
 
-    Raises UserError for a device that torch does not have here, and for an operator that this engine lacks.
+    Raises UserError for a device or a precision that torch does not have here, and for an operator that this engine
+    lacks.
     """
 
     def __init__(
-        self, artifact: Artifact, device: str = "cpu", threads: int = 0, compiled: bool = False,
-        differentiable: bool = False,
+        self, artifact: Artifact, device: str = "cpu", threads: int = 0, precision: str = "float32",
+        compiled: bool = False, differentiable: bool = False,
     ):  # fmt: skip
         try:
             self.device = torch.device(device)
@@ -72,11 +77,29 @@ class TorchEngine:
         if threads:
             torch.set_num_threads(threads)
         self.differentiable = differentiable
+        self.precision = self._precision(precision)
         self._carry, self._aux = tuple(artifact.carry), tuple(artifact.aux)
-        self._run: Callable[..., tuple[Tensor, ...]] = lower(artifact.path, differentiable).to(self.device)
+        self._run: Callable[..., tuple[Tensor, ...]] = lower(
+            artifact.path, differentiable, PRECISIONS[self.precision]
+        ).to(self.device)
         if compiled:
             mode = "reduce-overhead" if self.device.type == "cuda" else "default"
             self._run = torch.compile(self._run, mode=mode, dynamic=False)
+
+    def _precision(self, wanted: str) -> str:
+        if wanted == "auto":
+            wanted = "float16" if self.device.type == "cuda" else "float32"
+        if wanted not in PRECISIONS:
+            raise UserError(f"precision {wanted!r}: the engine torch has {', '.join(PRECISIONS)} and auto")
+        if wanted != "float32":
+            if self.differentiable:
+                raise UserError(f"precision {wanted!r} has no gradients; use float32")
+            try:
+                product(torch.ones(16, 16, device=self.device), torch.ones(16, 16).to(self.device, PRECISIONS[wanted]))
+            except (RuntimeError, TypeError) as error:
+                why = str(error).splitlines()[0]
+                raise UserError(f"precision {wanted!r} is not available to torch here ({why}); use float32") from None
+        return wanted
 
     def put(self, state: State, carry: Mapping[str, np.ndarray]) -> Matches:
         """Matches as arrays (a Snapshot's, say) → the same on the device, copied."""

@@ -267,7 +267,7 @@ class ExactCore(Core):
         said = self.network.actions(h)
         said = said + catching[..., None] * (torch.arange(ACTIONS, device=said.device) == CATCH)
         hurt = self.hurt.kinds & (torch.arange(ACTIONS, device=said.device) != before["action"][..., None])
-        said = said + self._struck_odds(before, past, strikes)[..., None] * hurt
+        said = said + self._struck_odds(before, past, meant, strikes)[..., None] * hurt
         logits["action"] = _allowed(said, before["action"])
         entropy = _entropy(logits["action"])
         after = dict(before)
@@ -288,9 +288,7 @@ class ExactCore(Core):
         surfaces = self.geometry.surfaces(stage, match[..., M_["frame"]] + 1, past.platforms)
         cosine = slope_at(surfaces, before["x"], before["y"])
         if truth is None:
-            stun, launched = self._choose(
-                after, before, past, match, controllers, heads, attack, fresh, rise, cosine
-            )
+            stun, launched = self._choose(after, before, past, match, controllers, heads, attack, fresh, rise, cosine)
             after["action"] = self.hurt(before, after, launched, hurt_level(stun), logits["action"])
 
         _, heads = self.network.stage("moved", h, self._contact(before, told, surfaces, stage))
@@ -389,8 +387,9 @@ class ExactCore(Core):
         mine = self.tables.strikes(before, row, action, age, spent, self.tables.fold)
         return torch.cat([mine.flip(1), mine], dim=-1)
 
-    def _struck_odds(self, before: Named, past: Past, strikes: Tensor) -> Tensor:
-        """What the odds of lasers and of `strikes` (`_strikes`) say of being hurt, as a logit (N, 2)."""
+    def _struck_odds(self, before: Named, past: Past, meant: Tensor, strikes: Tensor) -> Tensor:
+        """What the odds of lasers and of `strikes` (`_strikes`) say of being hurt, as a logit (N, 2), to who does not
+        mean to shield."""
         row = self.tables.row(before["character"], before["action"], before["state_age"])
         lasers = next_shots(past.shots, before, pace(before, past))
         laser = -self.tables.strikes.reach(lasers, before, row, self.tables.fold).flip(1)
@@ -398,7 +397,7 @@ class ExactCore(Core):
         odds = torch.zeros_like(laser)
         for logit, (share, more) in ((laser, BY_LASER), (move, BY_MOVE)):
             odds = odds + (share * logit.clamp(max=ODDS_REACH) + more) * (logit > -ODDS_REACH)
-        return odds * ((before["hurtbox"] == 0) & ~shielding(before["action"]))
+        return odds * ((before["hurtbox"] == 0) & ~shielding(meant))
 
     def _fresh(self, past: Past, attack: Tensor) -> Tensor:
         """What is left of the damage of the other fighter's move `attack` (N, 2)."""

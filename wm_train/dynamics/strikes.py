@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wm_runtime.facts import FAMILIES
+from wm_runtime.facts import FAMILIES, character
 from wm_runtime.schema import FIELD
 from wm_train.dynamics.hitboxes import FAR, HitboxDistance
 from wm_train.dynamics.kinematics import velocity
@@ -56,9 +56,15 @@ BODY_GRID, ROW_GRID = 1 / 8, 1 / 16
 EPOCHS, BATCH, RATE, FADES = 10, 8192, 0.05, 0.8
 AGES = 64
 """Ages of an action at which a pose that all characters share is told apart; the last stands for all later ones."""
+KIN = (
+    ("FOX", "FALCO"), ("CAPTAIN_FALCON", "GANONDORF"), ("MARIO", "DR_MARIO"), ("MARTH", "ROY"), ("LINK", "YOUNG_LINK"),
+    ("PIKACHU", "PICHU"),
+)  # fmt: skip
+"""Fighters whose moves look alike: of what a pose differs by from what all share, a part is one for both."""
 HELD_BACK = (0.002, 0.3, 3e-6, 0.05)
 """Penalty on what a move's, and a row's, circles differ by: rows are seen seldom; on the sum over moves of what their
-hitboxes differ by from those that are listed; and on what all characters' circles differ by at an age of an action."""
+hitboxes differ by from those that are listed; and on what all characters', or kin's, circles differ by at an age of an
+action."""
 ALIKE_ROWS, ALIKE_POSES = 3.0, 2.0
 """Poses of ages that are near each other are alike: width of the kernel that joins rows of a move, and ages of a pose
 that all characters share, frames."""
@@ -127,7 +133,7 @@ class Strikes(nn.Module):
         told, shift = self._told(fold)
         now, before = (nudged(box, told["nudge"][move + shift]) for box in self._boxes(move, age))
         grabs = (action == GRABS[0]) | (action == GRABS[1])
-        body = self._bodies(state, row, ~grabs.flip(1), fold)
+        body = self._bodies(state, row, shielding(action) & ~grabs.flip(1), fold)
         ahead = (x.flip(1) - x) * facing
         turned = facing * facing.flip(1)
         up, shape = y.flip(1) - y, self.shape.unbind()
@@ -145,7 +151,7 @@ class Strikes(nn.Module):
         odds that a fighter's lasers miss the other fighter, if that goes on as it moves: the logit of the likeliest to
         strike (N, 2); FAR for none."""
         x, y, facing = (of.flip(1)[..., None] for of in (*moved_on(state), state["facing"].float()))
-        body = self._bodies(state, row, torch.ones_like(row, dtype=torch.bool), fold).flip(1)  # (N, 2, CIRCLES, 3)
+        body = self._bodies(state, row, shielding(state["action"]), fold).flip(1)  # (N, 2, CIRCLES, 3)
         logit = _laser_logit(lasers, self.beam[kinds(lasers, state["character"])], x, y, facing, body[:, :, None])
         flies = (lasers[..., 2] != 0) | (lasers[..., 3] != 0)
         return torch.where(flies, -logit, torch.full_like(logit, FAR)).amin(dim=-1)
@@ -157,13 +163,12 @@ class Strikes(nn.Module):
         return self.folds, fold * len(self.body)
 
     def _bodies(self, state: Named, row: Tensor, shielded: Tensor, fold: Tensor | None) -> Tensor:
-        """Circles of the fighters (N, 2, CIRCLES, 3); of who shields and is `shielded` (N, 2), its shield."""
+        """Circles of the fighters (N, 2, CIRCLES, 3); of who is `shielded` (N, 2), its shield."""
         told, shift = self._told(fold)
         stands = (state["character"] * ACTIONS + state["action"]).long()
         body = told["body"][stands + shift] + told["body_row"][row]
         bubble = shrunk(self.bubble[state["character"].long()], state["shield"])
-        shields = shielding(state["action"]) & shielded
-        return torch.where(shields[..., None, None], bubble[..., None, :], body)
+        return torch.where(shielded[..., None, None], bubble[..., None, :], body)
 
     def _boxes(self, move: Tensor, age: Tensor) -> tuple[Tensor, Tensor]:
         """Hitboxes of moves at ages and on the frame before, (…, 4, 3) each; radius 0 where there is none."""
@@ -205,29 +210,42 @@ class Strikes(nn.Module):
             for found in (near, shot)
         )
         self.body_row = torch.zeros(rows, CIRCLES, 3)
-        character = torch.arange(CHARACTERS).repeat_interleave(ACTIONS)
+        fighter = torch.arange(CHARACTERS).repeat_interleave(ACTIONS)
         base = self.body.view(CHARACTERS, ACTIONS, CIRCLES, 3)[:, 0].clone().requires_grad_()
         free = (self.body, self.body_row, self.bias, self.nudge)
         by_move, by_row, bias, nudge = (torch.zeros_like(table).requires_grad_() for table in free)
         pose, pose_at = (torch.zeros(n, CIRCLES, 3).requires_grad_() for n in (ACTIONS, ACTIONS * AGES))
+        of_kin, of_kin_at = (
+            torch.zeros(CHARACTERS * n, CIRCLES, 3).requires_grad_() for n in (ACTIONS, ACTIONS * AGES)
+        )
+        kin = _kin()
         alike = torch.zeros(ACTIONS).requires_grad_()
         shape, beam = torch.zeros(3).requires_grad_(), torch.zeros(KINDS, 3).requires_grad_()
         bubble = torch.tensor(BUBBLE).repeat(CHARACTERS, 1).requires_grad_()
         joined, weight = _joined(torch.from_numpy(owner), ALIKE_ROWS)
         joined_ages, weight_ages = _joined(torch.zeros(AGES, dtype=torch.int64), ALIKE_POSES)
 
-        def poses(of: dict[str, Tensor], some: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-            """Circles of the victims of frames `some` (P, CIRCLES, 3), and what those add up from that is held back."""
+        def poses(of: dict[str, Tensor], some: Tensor) -> tuple[Tensor, Tensor]:
+            """Circles of the victims of frames `some` (P, CIRCLES, 3), and the penalty on what those add up from."""
             victim, row = of["victim"][some], of["row"][some]
             action, age = victim % ACTIONS, of["victim_age"][some].long().clamp(0, AGES - 1)
-            odd, rare, shared = by_move[victim], by_row[joined[row]], pose[action]
-            shared_at = pose_at[action[:, None] * AGES + joined_ages[age]]
-            body = base[character[victim]] + odd + shared + _mixed(shared_at, weight_ages[age])
-            return body + _mixed(rare, weight[row]), odd, rare, shared, shared_at
+            kind = kin[fighter[victim]] * ACTIONS + action
+            often = by_move[victim], pose[action], of_kin[kind]
+            shared, akin = (
+                part[at[:, None] * AGES + joined_ages[age]] for part, at in ((pose_at, action), (of_kin_at, kind))
+            )
+            rare = by_row[joined[row]]
+            body = base[fighter[victim]] + sum(often) + _mixed(rare, weight[row])
+            body = body + _mixed(shared + akin, weight_ages[age])
+            held = HELD_BACK[0] * sum(part.square().mean() for part in often) + HELD_BACK[1] * rare.square().mean()
+            return body, held + HELD_BACK[3] * (shared.square().mean() + akin.square().mean())
 
         optimiser = torch.optim.Adam([base, shape, bubble, beam], RATE)
         optimiser.add_param_group(
-            {"params": [by_move, by_row, bias, nudge, pose, pose_at, alike], "lr": RATE * 0.6}
+            {
+                "params": [by_move, by_row, bias, nudge, pose, pose_at, of_kin, of_kin_at, alike],
+                "lr": RATE * 0.6,
+            }
         )
         schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, FADES)
         rng = torch.Generator().manual_seed(0)
@@ -236,7 +254,7 @@ class Strikes(nn.Module):
                 for some in torch.randperm(len(of["hit"]), generator=rng).split(BATCH):
                     move = of["move"][some]
                     now, before = (nudged(box, nudge[move]) for box in self._boxes(move, of["age"][some]))
-                    body, odd, rare, shared, shared_at = poses(of, some)
+                    body, held = poses(of, some)
                     ahead, up = (
                         of[name][some] + JITTER * torch.randn(len(some), generator=rng) for name in ("ahead", "up")
                     )
@@ -245,9 +263,7 @@ class Strikes(nn.Module):
                         self._circles(of, some, body, bubble),
                         bias + alike.repeat(CHARACTERS), *self._shape(shape).unbind(),
                     )  # fmt: skip
-                    held = HELD_BACK[0] * sum(free.square().mean() for free in (odd, bias[move], shared))
-                    held = held + HELD_BACK[1] * rare.square().mean() + HELD_BACK[2] * nudge.square().sum()
-                    held = held + HELD_BACK[3] * shared_at.square().mean()
+                    held = held + HELD_BACK[0] * bias[move].square().mean() + HELD_BACK[2] * nudge.square().sum()
                     loss = F.binary_cross_entropy_with_logits(logit, of["hit"][some].float()) + held
                     shots = len(by_laser["hit"]) * len(some) // len(of["hit"])
                     if shots:  # as many as there are for each of the others
@@ -261,16 +277,21 @@ class Strikes(nn.Module):
                     loss.backward()
                     optimiser.step()
                 schedule.step()
-        body = (base[character] + by_move + pose.repeat(CHARACTERS, 1, 1)).detach()
+        kind = (kin[:, None] * ACTIONS + torch.arange(ACTIONS)).flatten()
+        body = (base[fighter] + by_move + pose.repeat(CHARACTERS, 1, 1) + of_kin[kind]).detach()
         self.body = (body / BODY_GRID).round() * BODY_GRID
         seen = torch.zeros(rows, dtype=torch.long)
         for found in (of, by_laser):
-            at = found["victim"] % ACTIONS * AGES + found["victim_age"].long().clamp(0, AGES - 1)
+            at = found["victim"] * AGES + found["victim_age"].long().clamp(0, AGES - 1)
             seen.scatter_(0, found["row"], at)
         seen[0] = 0  # of which nothing is known
-        at, age = seen // AGES * AGES, seen % AGES
-        shared_at = _mixed(pose_at.detach()[at[:, None] + joined_ages[age]], weight_ages[age])
-        by_row = _mixed(by_row.detach()[joined], weight) + shared_at * (seen > 0)[:, None, None]
+        move, age = seen // AGES, seen % AGES
+        shared, akin = (
+            part.detach()[at[:, None] * AGES + joined_ages[age]]
+            for part, at in ((pose_at, move % ACTIONS), (of_kin_at, kind[move]))
+        )
+        shared_at = _mixed(shared + akin, weight_ages[age]) * (seen > 0)[:, None, None]
+        by_row = _mixed(by_row.detach()[joined], weight) + shared_at
         self.body_row = (by_row / ROW_GRID).round().clamp(-127, 127) * ROW_GRID
         self.bubble, self.bias = bubble.detach(), (bias + alike.repeat(CHARACTERS)).detach()
         self.nudge = (nudge.detach() / ROW_GRID).round() * ROW_GRID
@@ -285,6 +306,14 @@ class Strikes(nn.Module):
     def _shape(free: Tensor) -> Tensor:
         """Three free numbers → steepness and share, around 1, and what is added for the frame before, above 0."""
         return torch.stack([free[0].exp(), free[1] + 1, 2 * F.softplus(free[2])])
+
+
+def _kin() -> Tensor:
+    """The fighter that stands for each and its kin, (CHARACTERS,)."""
+    kin = torch.arange(CHARACTERS)
+    for one, other in KIN:
+        kin[character(other).internal_id] = character(one).internal_id
+    return kin
 
 
 def _joined(owner: Tensor, width: float) -> tuple[Tensor, Tensor]:
@@ -380,7 +409,7 @@ def near_of_game(columns: dict[str, np.ndarray], strikes: Strikes) -> dict[str, 
     same = (after["state_age"] == before["state_age"]) & (after["action"] == before["action"])
     stands = same & (after["hitlag"] <= 0) & ~grabs  # as Sheik's clock does while she is gone
     active = (boxes[..., 2] > 0).any(dim=-1).numpy() & ~stands
-    shields = np.isin(before["action"], SHIELDS)
+    shields = np.isin(before["action"], SHIELDS) | np.isin(after["action"], SHIELDS)  # who raises one is behind it
     blocked = np.isin(after["action"], SHIELDS[2:]) & (after["hitlag"] > 0) & (before["hitlag"] <= 1)
     struck = after["percent"] - before["percent"] > 0.01
     struck |= np.isin(after["action"], CAUGHT) & ~np.isin(before["action"], CAUGHT)
@@ -390,6 +419,7 @@ def near_of_game(columns: dict[str, np.ndarray], strikes: Strikes) -> dict[str, 
         chosen &= (np.abs(ahead) < NEAR) & (np.abs(up) < NEAR)
         stopped = shields[:, v] & ~grabs[:, a]
         chosen &= (before["action"][:, v] > 13) & (after["action"][:, v] > 13)
+        chosen &= (after["hurtbox"][:, v] == 0) | struck[:, v]
         values = {
             "move": move[:, a], "age": age[:, a], "ahead": ahead.astype(np.float32),
             "up": up.astype(np.float32), "turned": (before["facing"][:, v] * after["facing"][:, a]).astype(np.float32),
