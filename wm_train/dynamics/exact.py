@@ -33,6 +33,7 @@ from wm_train.dynamics.candidates import (
     Candidates,
     shield_damage,
 )
+from wm_train.dynamics.clock import Clock, cancelled
 from wm_train.dynamics.constants import constant
 from wm_train.dynamics.core import Carry, Core, Proposal, zeros
 from wm_train.dynamics.features import EMBEDDED, FLAGS, Features, pace, scaled
@@ -201,6 +202,7 @@ class ExactCore(Core):
         self.candidates = Candidates(self.tables)
         self.geometry = self.candidates.geometry
         self.hurt, self.walk, self.push, self.ledge, self.throws = Hurt(), Walk(), Push(), Ledge(), Throws()
+        self.clock = Clock()
         against = torch.zeros(2, SIZES["x"])
         against[0, list(PUSHED)] = against[1, list(UNPUSHED)] = -PUSH_ODDS
         self.register_buffer("against", against, persistent=False)
@@ -345,7 +347,11 @@ class ExactCore(Core):
 
         last_controllers = past.controllers[:, -1]
         ages = self.candidates.age(before, after["action"], past.last, _value(heads, "state_age"))
-        after["state_age"] = _pick(ages, heads["state_age"])
+        move = (before["character"] * ACTIONS + before["action"]).long()
+        after["state_age"] = self.clock(
+            before, past, after["action"], _pick(ages, heads["state_age"]), self.tables.pace[move]
+        )
+        after["l_cancel"] = cancelled(before, past, after["action"], controllers, after["l_cancel"])
         shields = self.candidates.shield(
             before, past.last, attack, fresh, controllers, last_controllers, _value(heads, "shield")
         )
