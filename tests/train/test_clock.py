@@ -11,7 +11,7 @@ from synthetic import REPLAYS
 from wm_runtime.facts import ACTION_NAMES, character
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import C_, CONTROL_NAMES
-from wm_train.dynamics.clock import LENGTHS, THROWN, WAITING, Clock, cancelled
+from wm_train.dynamics.clock import LENGTHS, RUN, RUN_LENGTH, THROWN, WAITING, Clock, cancelled
 from wm_train.dynamics.memory import (
     CONTROLLERS,
     MASHED,
@@ -59,6 +59,15 @@ def test_a_walk_goes_on_by_its_speed_and_begins_anew_at_its_end() -> None:
     assert age_of(late, slow).tolist() == [[1.0, 1.0]]
     backward = fighters(action=slow, state_age=7.0, self_x_ground=-0.5)
     assert age_of(backward, slow).tolist() == [[7.0, 7.0]]
+
+
+def test_a_run_begins_anew_at_its_end_but_its_first_frame_is_not_known() -> None:
+    before = fighters(action=RUN, state_age=RUN_LENGTH - 0.5, self_x_ground=1.5)
+    assert age_of(before, RUN, pace=1.0).tolist() == [[1.0, 1.0]]
+    assert age_of(before, RUN, pace=1.0, frames=0).tolist() == [[-9.0, -9.0]]
+    before["character"] = torch.full((1, 2), character("SHEIK").internal_id)
+    before["state_age"] = torch.full((1, 2), 11.0)
+    assert age_of(before, RUN, pace=1.0).tolist() == [[0.5, 0.5]]
 
 
 def test_a_walk_becomes_another_at_the_same_share_of_its_length_at_a_whole_frame() -> None:

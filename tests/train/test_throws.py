@@ -13,7 +13,7 @@ from wm_train.dynamics.throws import Throws, _pace
 from wm_train.measure_throws import frames_of, places
 
 FALCO = character("FALCO").internal_id
-UP, HELD, TUMBLES = 221, 241, 90
+UP, HELD, TUMBLES, WAITS = 221, 241, 90, 216
 
 
 def match(action: int, age: float, **fields: tuple[float, float]) -> dict[str, torch.Tensor]:
@@ -85,3 +85,29 @@ def test_throws_of_games_are_as_the_facts_say(true_games: Dataset) -> None:
     if len(off) < 100:
         pytest.skip("too few are thrown in the games at hand")
     assert (np.array(off) < 0.02).mean() > 0.95
+
+
+def test_a_throws_clock_goes_by_its_pair_and_others_are_left_alone() -> None:
+    rule, chosen = Throws(), torch.full((1, 2), -9.0)
+    before = {**match(HELD, 2.5), "hitlag": torch.zeros(1, 2)}
+    assert rule.clock(before, before["action"], chosen).tolist() == [[3.75, -9.0]]
+    waits = {**before, "action": torch.tensor([[WAITS, HELD]])}
+    assert rule.clock(waits, before["action"], chosen).tolist() == [[1.25, -9.0]]
+    assert rule.clock({**before, "hitlag": torch.ones(1, 2)}, before["action"], chosen).tolist() == [[-9.0, -9.0]]
+    bowser = {**before, "character": torch.full((1, 2), character("BOWSER").internal_id)}
+    assert rule.clock(bowser, before["action"], chosen).tolist() == [[-9.0, -9.0]]
+
+
+def test_throws_of_real_games_go_by_these_clocks(true_games: Dataset) -> None:
+    if not REPLAYS.exists():
+        pytest.skip("made-up games throw nobody as the game does")
+    rule, right = Throws(), []
+    for game in range(8):
+        columns = true_games.columns(game)
+        frames = np.flatnonzero(((columns["action"] >= 219) & (columns["action"] <= 222)).any(axis=1)[1:]) + 1
+        before = {n: torch.from_numpy(columns[n][frames - 1]) for n in ("action", "character", "state_age", "hitlag")}
+        told = rule.clock(before, torch.from_numpy(columns["action"][frames]), torch.full((len(frames), 2), torch.nan))
+        same = (told - torch.from_numpy(columns["state_age"][frames])).abs() < 0.01
+        right += same[~told.isnan() & (torch.from_numpy(columns["hitlag"][frames]) <= 0)].tolist()
+    assert len(right) > 50
+    assert all(right)

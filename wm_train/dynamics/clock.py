@@ -26,6 +26,12 @@ LENGTHS = {
 }  # fmt: skip
 """Frames of the slow, middle and fast walks, after which they begin anew. A walk that becomes another goes on at the
 same share of its length, at a whole frame: 98.8 % of 9,207 such changes."""
+RUN, RUN_LENGTH = 21, 20.0
+RUN_LENGTHS = {
+    "MR_GAME_AND_WATCH": 26.0, "NESS": 16.0, "PICHU": 14.0, "PIKACHU": 14.0, "SAMUS": 25.0, "SHEIK": 12.0,
+    "YOSHI": 16.0,
+}  # fmt: skip
+"""Frames of a run, after which it begins anew: each of 1,336 times on all games of train that it did."""
 NUDGE = 1e-3
 """Shares of a walk's length are rounded down, but for so much of a frame."""
 WAITING = (224, 227)
@@ -45,6 +51,8 @@ class Clock(nn.Module):
 
     length: Tensor
     """(characters · 3,): frames of its walks, NaN where unknown."""
+    run_length: Tensor
+    """(characters,)."""
     hurt: Tensor
     """(actions,) bool."""
 
@@ -53,7 +61,11 @@ class Clock(nn.Module):
         length = torch.full((FIELD["character"].classes or 0, FAST - SLOW + 1), torch.nan)
         for name, frames in LENGTHS.items():
             length[character(name).internal_id] = torch.tensor(frames, dtype=torch.float32)
+        run = torch.full((len(length),), RUN_LENGTH)
+        for name, frames_ in RUN_LENGTHS.items():
+            run[character(name).internal_id] = frames_
         self.register_buffer("length", length.flatten(), persistent=False)
+        self.register_buffer("run_length", run, persistent=False)
         self.register_buffer("hurt", Hurt().kinds, persistent=False)
 
     def forward(self, before: Named, past: Past, action: Tensor, age: Tensor, pace: Tensor) -> Tensor:
@@ -68,20 +80,24 @@ class Clock(nn.Module):
         waits = goes_on & is_of(now, WAITING) & is_of(past.numbers["action_1"], PULLED)
         waits = waits & (before["state_age"] < LOOPS_FROM)
         age = torch.where(waits, before["state_age"] + 1 + twice, age)
-        walks = self._walk(before, past, action, pace)
-        return torch.where(walks.isnan(), age, walks)
+        steps = self._steps(before, past, action, pace)
+        return torch.where(steps.isnan(), age, steps)
 
-    def _walk(self, before: Named, past: Past, action: Tensor, pace: Tensor) -> Tensor:
-        """Age of a walk that follows upon a walk, NaN where none does or its lengths are not known."""
-        now, who = before["action"], before["character"].long() * (FAST - SLOW + 1)
-        old, new = (self.length[who + (a.long() - SLOW).clamp(0, FAST - SLOW)] for a in (now, action))
+    def _steps(self, before: Named, past: Past, action: Tensor, pace: Tensor) -> Tensor:
+        """Age of a walk that follows upon a walk and of a run upon a run, NaN where none does or is not known."""
+        now, who = before["action"], before["character"].long()
+        old, new = (
+            self.length[who * (FAST - SLOW + 1) + (a.long() - SLOW).clamp(0, FAST - SLOW)] for a in (now, action)
+        )
+        old = torch.where(now == RUN, self.run_length[who], old)
         ahead = (past.last["self_x_ground"] * before["facing"]).clamp(min=0.0)
         first = past.numbers["frames_in_action"] == 0
         on = before["state_age"] + torch.where(first, torch.ones_like(pace), pace * ahead)
         on = on - old * (on / old).floor()
         found = torch.where(now == action, on, 1 + (on / old * new + NUDGE).floor())
-        walks = (now >= SLOW) & (now <= FAST) & (action >= SLOW) & (action <= FAST) & (before["hitlag"] <= 0)
-        return torch.where(walks, found, torch.full_like(found, torch.nan))
+        walks = (now >= SLOW) & (now <= FAST) & (action >= SLOW) & (action <= FAST)
+        runs = (now == RUN) & (action == RUN) & ~first
+        return torch.where((walks | runs) & (before["hitlag"] <= 0), found, torch.full_like(found, torch.nan))
 
 
 def cancelled(before: Named, past: Past, action: Tensor, controllers: Tensor, chosen: Tensor) -> Tensor:

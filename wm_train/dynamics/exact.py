@@ -348,9 +348,8 @@ class ExactCore(Core):
         last_controllers = past.controllers[:, -1]
         ages = self.candidates.age(before, after["action"], past.last, _value(heads, "state_age"))
         move = (before["character"] * ACTIONS + before["action"]).long()
-        after["state_age"] = self.clock(
-            before, past, after["action"], _pick(ages, heads["state_age"]), self.tables.pace[move]
-        )
+        age = self.clock(before, past, after["action"], _pick(ages, heads["state_age"]), self.tables.pace[move])
+        after["state_age"] = self.throws.clock(before, after["action"], age)
         after["l_cancel"] = cancelled(before, past, after["action"], controllers, after["l_cancel"])
         shields = self.candidates.shield(
             before, past.last, attack, fresh, controllers, last_controllers, _value(heads, "shield")
