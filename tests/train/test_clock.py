@@ -20,10 +20,9 @@ from wm_train.dynamics.memory import (
     Past,
     advance,
     beginning,
-    is_of,
     recall,
 )
-from wm_train.dynamics.named import Named
+from wm_train.dynamics.named import Named, is_of
 from wm_train.training.whole_games import WholeGames
 
 WALKS = [ACTION_NAMES.index(name) for name in ("WALK_SLOW", "WALK_MIDDLE", "WALK_FAST")]

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from wm_runtime.facts import character
 from wm_runtime.schema import C_, FIELD, PLAYERS
 from wm_train.dynamics.hurt import Hurt
-from wm_train.dynamics.memory import L_AND_R, PRESSED, PRESSED_NOW, PULLED, Past, is_of
-from wm_train.dynamics.named import Named
+from wm_train.dynamics.memory import L_AND_R, PRESSED, PRESSED_NOW, PULLED, Past
+from wm_train.dynamics.named import Named, is_of
 from wm_train.dynamics.walk import FAST, SLOW
 
 LENGTHS = {

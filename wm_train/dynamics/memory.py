@@ -15,7 +15,7 @@ from torch import Tensor
 
 from wm_runtime.schema import C_, CONTROL_NAMES, PLAYERS
 from wm_train.dynamics.lasers import FLYING, SHOTS, flown
-from wm_train.dynamics.named import Named
+from wm_train.dynamics.named import Named, is_of
 from wm_train.dynamics.platforms import PLATFORMS, SIDES, unknown, watched
 from wm_train.dynamics.stale import DYING, LOSSES, NEVER, counted
 from wm_train.dynamics.wind import WIND, calm, felt
@@ -180,11 +180,6 @@ def mashed(mash: Tensor, last: Named, state: Named, controllers: Tensor, trigger
     press = (down[:, 1] & ~down[:, 0]).any(dim=-1) | trigger
     moved = (begins & far[:, 1].any(dim=-1)) | flicked.any(dim=-1)
     return left + PRESSED_NOW * ((press | moved) & (begins | held) & (left <= 1)).to(left.dtype)
-
-
-def is_of(action: Tensor, actions: tuple[int, ...]) -> Tensor:
-    """Whether an action (…) is one of these (…)."""
-    return torch.stack([action == a for a in actions]).any(dim=0)
 
 
 def pressed(numbers: Named, controllers: Tensor, lagging: Tensor) -> tuple[Tensor, Tensor]:

@@ -25,3 +25,8 @@ def raw(state: Named) -> tuple[Tensor, Tensor]:
     """The inverse of `named`."""
     floats = torch.stack([state[n] for n in FLOAT_FIELDS], dim=-1)
     return floats, torch.stack([state[n] for n in INT_FIELDS], dim=-1)
+
+
+def is_of(action: Tensor, actions: tuple[int, ...]) -> Tensor:
+    """Whether an action (…) is one of these (…)."""
+    return torch.stack([action == a for a in actions]).any(dim=0)

@@ -23,7 +23,7 @@ from wm_runtime.schema import FIELD
 from wm_train.dynamics.hitboxes import FAR, HitboxDistance
 from wm_train.dynamics.kinematics import velocity
 from wm_train.dynamics.lasers import KINDS, WIDE, beside, kinds
-from wm_train.dynamics.named import Named
+from wm_train.dynamics.named import Named, is_of
 from wm_train.dynamics.stale import begins_anew, frames_since
 
 CHARACTERS, ACTIONS = FIELD["character"].classes or 0, FIELD["action"].classes or 0
@@ -347,7 +347,7 @@ def _laser_logit(shot: Tensor, kind: Tensor, x: Tensor, y: Tensor, facing: Tenso
 
 def shielding(action: Tensor) -> Tensor:
     """Whether these actions (…) are those of SHIELDS (…)."""
-    return torch.stack([action == a for a in SHIELDS]).any(dim=0)
+    return is_of(action, SHIELDS)
 
 
 def moved_on(state: Named) -> tuple[Tensor, Tensor]:
