@@ -14,6 +14,7 @@ import pytest
 from wm_runtime.artifact import Artifact, open_artifact
 from wm_runtime.engines import compiled
 from wm_runtime.engines.compiled import FEW, LANES
+from wm_runtime.engines.program import Product, program
 from wm_runtime.errors import UserError
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import C_, CONTROL_NAMES, FIRST_FRAME, PLAYERS, State
@@ -134,10 +135,33 @@ def test_it_is_built_once(small: Artifact, folder: Path, monkeypatch: pytest.Mon
 
     step()
     there = sorted(folder.iterdir())
-    assert all(path.suffix == ".so" for path in there)
+    assert {path.suffix for path in there} <= {".so", ".bf16"}
     monkeypatch.setattr(compiled, "_run", lambda command: pytest.fail("the compiler runs again"))
     step()
     assert sorted(folder.iterdir()) == there
+
+
+@pytest.mark.parametrize(("kept", "precision"), [("pays", "BF16"), ("costs", "FLOAT32")])
+def test_products_that_int8_leaves_out_are_in_what_was_found_to_be_faster(
+    kept: str, precision: str, small: Artifact, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "__AVX512BF16__" not in compiled.compiler().has:
+        assert not compiled.bf16_pays(LANES)
+        pytest.skip("this processor has no bf16")
+    compiled.bf16_pays.cache_clear()
+    compiled.bf16_pays(LANES)  # timed, unless another test has
+    (found,) = folder.glob("*.bf16")
+    assert found.read_text() in ("pays", "costs")
+    was = found.read_text()
+    found.write_text(kept)
+    compiled.bf16_pays.cache_clear()
+    monkeypatch.setattr(compiled, "_probed", lambda *_: pytest.fail("timed again"))
+    first = next(step for step in program(small.path).steps if isinstance(step, Product))
+    assert compiled._of_product(first, "int8", LANES) == precision
+    assert compiled._of_product(first, "int8", 1) == "BF16"
+    assert compiled._of_product(first, "float32", LANES) == "FLOAT32"
+    found.write_text(was)
+    compiled.bf16_pays.cache_clear()
 
 
 def test_what_it_needs_and_has_not_is_a_user_error(small: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:

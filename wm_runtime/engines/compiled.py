@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ FEW = 8
 """So many matches at most are stepped one after another, by code for one."""
 SMALL = 64
 """Products of fewer numbers than this are not in int8: what they multiply need not be of one scale."""
+PROBED, PROBES, PAYS = (256, 192), 40, 0.9
+"""Inner and outer size of the product by which bf16 is timed, how often, and the share of float32's time below which it
+pays."""
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off")
 PRECISIONS = ("float32", "bf16", "int8", "auto")
 
@@ -46,8 +50,8 @@ class CompiledEngine:
 
     `precision` is that of what the network's products multiply; they add up in 32 bits, and everything else is float32
     in any case. "float32"; "bf16"; "int8": weights on a scale by column, activations by row; but products of features
-    of the game, and small ones, are those of bf16, or of float32 where the processor has none; "auto": the fastest of
-    these that the processor has. `precision` afterwards says which it is.
+    of the game, and small ones, are those of bf16, or of float32 where that is as fast; "auto": the fastest of these
+    that the processor has. `precision` afterwards says which it is.
 
     Raises UserError for another device than cpu, an operator that this engine lacks, a precision that the processor
     lacks, and where there is no C++ compiler (c++, g++, clang++, or what CXX names).
@@ -58,8 +62,7 @@ class CompiledEngine:
             raise UserError(f"device {device!r}: the compiled engine is for cpu; use the engine onnx or torch")
         self.precision = _precision(precision)
         self.threads = threads or os.cpu_count() or 1
-        made = program(artifact.path)
-        self._source = source(made, [_of_product(p, self.precision) for p in made.steps if isinstance(p, Product)])
+        self._program = program(artifact.path)
         self._carry, self._aux = tuple(artifact.carry), tuple(artifact.aux)
         self._code: dict[int, _Code] = {}
         self._pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
@@ -100,7 +103,9 @@ class CompiledEngine:
     def _for(self, matches: int) -> _Code:
         lanes = 1 if matches <= FEW else LANES
         if lanes not in self._code:
-            self._code[lanes] = _Code(self._source, lanes, self.threads)
+            products = [step for step in self._program.steps if isinstance(step, Product)]
+            made = source(self._program, [_of_product(p, self.precision, lanes) for p in products])
+            self._code[lanes] = _Code(made, lanes, self.threads)
         return self._code[lanes]
 
 
@@ -198,17 +203,60 @@ def _precision(wanted: str) -> str:
     has = compiler().has
     able = {"float32": True, "bf16": "__AVX512BF16__" in has, "int8": "__AVX512VNNI__" in has}
     if wanted == "auto":
-        return next(name for name in ("int8", "bf16", "float32") if able[name])
+        return "int8" if able["int8"] else "bf16" if bf16_pays(LANES) else "float32"
     if not able[wanted]:
         raise UserError(f"this processor has no products in {wanted}; use precision float32 or auto")
     return wanted
 
 
-def _of_product(product: Product, precision: str) -> str:
-    """The precision of one product, as source.PRECISIONS has it: the fastest in which one of whole numbers is exact."""
+def _of_product(product: Product, precision: str, lanes: int) -> str:
+    """The precision of one product in code for so many lanes, as source.PRECISIONS has it: the faster of bf16 and
+    float32 for one of whole numbers, which is exact in both, and for those that int8 leaves out."""
     if product.whole or (precision == "int8" and (product.first or len(product.weight) < SMALL)):
-        precision = "bf16" if "__AVX512BF16__" in compiler().has else "float32"
+        precision = "bf16" if bf16_pays(lanes) else "float32"
     return precision.upper()
+
+
+PROBE = f"""#include "kernels.h"
+extern "C" void probe(int coarse, long times, const float *x, const int *weights, float *y, int *made) {{
+#if defined(__AVX512BF16__)
+  for (long i = 0; i < times; ++i)
+    if (coarse) product<BF16>(x, 0, LANES, 1, {PROBED[0]}, {PROBED[1]}, weights, y, made);
+    else product<FLOAT32>(x, 0, LANES, 1, {PROBED[0]}, {PROBED[1]}, weights, y, made);
+#endif
+}}
+"""
+
+
+@lru_cache
+def bf16_pays(lanes: int) -> bool:
+    """Whether products in bf16 are faster than in float32 on this processor, in code for so many lanes. Some that have
+    them take twice as long. It is timed once, and what was found is kept beside what was built: so that a model is
+    reckoned alike in every process. For one match bf16 pays where it is, for half the weights are read."""
+    if "__AVX512BF16__" not in compiler().has or lanes == 1:
+        return "__AVX512BF16__" in compiler().has
+    path = built(PROBE, lanes)
+    kept = path.with_suffix(".bf16")
+    if not kept.exists():
+        coarse, fine = (_probed(ctypes.CDLL(str(path)), lanes, precision) for precision in (1, 0))
+        written = kept.with_suffix(f".{os.getpid()}.tmp")
+        written.write_text("pays" if coarse < PAYS * fine else "costs")
+        os.replace(written, kept)
+    return kept.read_text() == "pays"
+
+
+def _probed(library: Any, lanes: int, precision: int) -> float:
+    """Seconds that products take in a precision, the fastest of some rounds."""
+    inner, outer = PROBED
+    weights = _packed(library, np.ones(PROBED, np.float32), None, precision)
+    x, y, made = (_aligned(np.ones(n * lanes, np.float32)) for n in (inner, outer, inner + 1))
+    library.probe.argtypes = [ctypes.c_int, ctypes.c_long, *[ctypes.c_void_p] * 4]
+    found = []
+    for _ in range(PROBES):
+        begun = time.perf_counter()
+        library.probe(precision, PROBES, *(a.ctypes.data for a in (x, weights, y, made)))
+        found.append(time.perf_counter() - begun)
+    return min(found)
 
 
 def cache_folder() -> Path:
