@@ -23,7 +23,7 @@ from wm_train.encoding import PRESETS
 from wm_train.evaluate.figures import Case
 from wm_train.evaluate.rollout import ALL_FIELDS, hold, truth
 from wm_train.evaluate.windows import read_windows, sample_starts
-from wm_train.training import memory
+from wm_train.training import device, memory
 from wm_train.training.checkpoint import build_model, load_checkpoint, save_checkpoint
 from wm_train.training.data import Windows
 from wm_train.training.device import amp_type, device_lock, find_device
@@ -189,6 +189,20 @@ def test_a_run_says_its_plan_and_a_run_that_does_not_fit_leaves_nothing(dataset,
     with pytest.raises(UserError, match="not enough memory"):
         train(experiment, dataset, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("coarse", "wanted"), [(0.5, torch.bfloat16), (2.0, None)])
+def test_a_cpu_trains_in_bf16_where_that_is_the_faster_one(
+    coarse: float, wanted: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(device, "_product_seconds", lambda dtype: coarse if dtype == torch.bfloat16 else 1.0)
+    device.bf16_pays.cache_clear()
+    assert amp_type("auto", CPU) is wanted
+    assert amp_type("bf16", CPU) is torch.bfloat16
+    device.bf16_pays.cache_clear()
+    monkeypatch.undo()
+    assert device._product_seconds(torch.float32) > 0
 
 
 @pytest.mark.parametrize(

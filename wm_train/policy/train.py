@@ -22,6 +22,7 @@ from wm_train.policy.config import LONGEST_DELAY, PolicyExperiment
 from wm_train.policy.data import KNOWS_ALL, Batch, Rows, codebook_of
 from wm_train.policy.network import PolicyNetwork
 from wm_train.training.data import prefetch, split_games
+from wm_train.training.device import amp_type
 from wm_train.training.manifest import new_manifest
 
 CHUNK = 16
@@ -61,11 +62,11 @@ def train_policy(
     manifest["codebook"] = codebook.to_json()
     checks = {steps * (i + 1) // settings.checks for i in range(settings.checks)} | {steps}
     best, started, total = math.inf, time.perf_counter(), 0.0
-    since = 0
+    since, half = 0, amp_type("auto", torch.device(device)) is not None
     ahead: Iterator = prefetch(_batches(rows, experiment, steps, rng))  # type: ignore[arg-type]
     for step, batch in enumerate(ahead, 1):
         network.train()
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
             losses = batch_loss(network, _to(batch, device))
         loss = (losses.sum(dim=-1) * batch.weight.to(device)).mean()
         if not torch.isfinite(loss):

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
 
 from wm_runtime.errors import UserError
+
+SIZE, ROUNDS, PAYS = 512, 8, 0.9
+"""Width of the products by which a CPU's bf16 is timed, how often, and the share of float32's time below which it
+pays."""
 
 
 def find_device(name: str) -> torch.device:
@@ -53,9 +59,25 @@ def amp_type(setting: str, device: torch.device) -> torch.dtype | None:
 
 
 def _has_bf16(device: torch.device) -> bool:
-    """Whether bf16 is arithmetic of the hardware."""
+    """Whether bf16 is arithmetic of the hardware, and of a CPU's the faster one."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()) and bf16_pays()
     return False
+
+
+@lru_cache
+def bf16_pays() -> bool:
+    """Whether this CPU multiplies in bf16 faster than in float32: a few milliseconds tell. Some take twice as long."""
+    return _product_seconds(torch.bfloat16) < PAYS * _product_seconds(torch.float32)
+
+
+def _product_seconds(dtype: torch.dtype) -> float:
+    """Seconds of a product, the fastest of some."""
+    a, found = torch.ones(SIZE, SIZE, dtype=dtype), []
+    for _ in range(ROUNDS):
+        begun = time.perf_counter()
+        torch.mm(a, a)
+        found.append(time.perf_counter() - begun)
+    return min(found)

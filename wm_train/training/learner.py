@@ -15,6 +15,7 @@ from wm_runtime.errors import UserError
 from wm_train.config import Experiment, Phase
 from wm_train.dynamics.exact import ExactCore, Frames, own_frames
 from wm_train.dynamics.step import WorldModel
+from wm_train.training.device import amp_type
 from wm_train.training.graphs import Graphed
 from wm_train.training.importance import important
 from wm_train.training.losses import weighted
@@ -52,7 +53,7 @@ class Learner:
     ) -> None:
         settings, core = experiment.training, model.core
         assert isinstance(core, ExactCore)
-        core.network.amp = device.type == "cuda" or torch.backends.cpu.get_cpu_capability() == "AVX512"
+        core.network.amp = amp_type("auto", device) is not None
         self.model, self.core, self.settings, self.device = model.to(device).train(), core, settings, device
         core.tables.move_folds(device)
         rate = settings.learning_rate if learning_rate is None else learning_rate
