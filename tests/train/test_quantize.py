@@ -135,6 +135,16 @@ def test_the_compiled_engine_runs_it_too_and_exactly(precision: str, whole: byte
         assert same.mean() > 0.99  # what comes before may differ in a last bit, and round to the next number
 
 
+def test_the_compiled_engine_refuses_other_whole_numbers(whole: bytes, tmp_path: Path) -> None:
+    model = onnx.load_from_string(whole)
+    (zero,) = (t for t in model.graph.initializer if t.name == "positive.zero")
+    zero.CopyFrom(numpy_helper.from_array(np.zeros((), np.int8), zero.name))
+    path = tmp_path / "signed.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match="no whole numbers but of 8 bits without a sign; use the engine onnx"):
+        program(path)
+
+
 def test_a_model_without_a_trunk_is_refused(weights: list[np.ndarray], dataset: Dataset) -> None:
     with pytest.raises(UserError, match="no trunk whose products may be in whole numbers"):
         quantize(graph_of(weights), [], dataset)

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -237,12 +238,16 @@ def bf16_pays(lanes: int) -> bool:
         return "__AVX512BF16__" in compiler().has
     path = built(PROBE, lanes)
     kept = path.with_suffix(".bf16")
-    if not kept.exists():
+    try:
+        return kept.read_text() == "pays"
+    except OSError:
         coarse, fine = (_probed(ctypes.CDLL(str(path)), lanes, precision) for precision in (1, 0))
+    pays = coarse < PAYS * fine
+    with suppress(OSError):  # what cannot be kept is timed again
         written = kept.with_suffix(f".{os.getpid()}.tmp")
-        written.write_text("pays" if coarse < PAYS * fine else "costs")
+        written.write_text("pays" if pays else "costs")
         os.replace(written, kept)
-    return kept.read_text() == "pays"
+    return pays
 
 
 def _probed(library: Any, lanes: int, precision: int) -> float:

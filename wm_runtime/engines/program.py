@@ -320,6 +320,8 @@ class _Build:
         elif node.op_type == "Concat" and all(n in self.known for n in names):
             self.known[node.output[0]] = np.concatenate([self.known[n] for n in names], attributes["axis"])
         elif node.op_type in ELEMENTWISE:
+            if node.op_type == "QuantizeLinear" and self.known[names[2]].dtype != np.uint8:
+                raise self.cannot("no whole numbers but of 8 bits without a sign")
             views = [self.views[n] for n in names]
             text, kind = ELEMENTWISE[node.op_type](views, attributes, node)
             self.views[node.output[0]] = self.spread(text, kind, views)
