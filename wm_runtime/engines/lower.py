@@ -186,9 +186,9 @@ def _gather_elements(x: Tensor, index: Tensor, axis: int = 0) -> Tensor:
 
 def _gemm(
     a: Tensor, b: Tensor, c: Tensor | None = None, alpha: float = 1.0, beta: float = 1.0, transA: int = 0,
-    transB: int = 0,
+    transB: int = 0, times: Callable[[Tensor, Tensor], Tensor] = torch.matmul,
 ) -> Tensor:  # fmt: skip
-    out = (a.T if transA else a) @ (b.T if transB else b) * alpha
+    out = times(a.T if transA else a, b.T if transB else b) * alpha
     return out if c is None else out + c * beta
 
 
@@ -200,12 +200,8 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
     return out.unflatten(0, x.shape[:-1])
 
 
-def _coarse_gemm(
-    a: Tensor, b: Tensor, c: Tensor | None = None, alpha: float = 1.0, beta: float = 1.0, transA: int = 0,
-    transB: int = 0,
-) -> Tensor:  # fmt: skip
-    out = product(a.T if transA else a, b.T if transB else b) * alpha
-    return out if c is None else out + c * beta
+def _coarse_gemm(a: Tensor, b: Tensor, c: Tensor | None = None, **attributes: Any) -> Tensor:
+    return _gemm(a, b, c, times=product, **attributes)
 
 
 def _layer_norm(

@@ -1,6 +1,6 @@
 """A move's clock where its pace is the game's and no table's: walks, who is grabbed, who is let go, landings cancelled.
 
-Measured on all games of train, each on the frames that the rule names. The game takes fighters one after the other: who
+Measured on games of train, each on the frames that the rule names. The game takes fighters one after the other: who
 is grabbed or let go by a fighter that comes before it has its turn on that very frame, so that its clock is a frame
 ahead of that of a first player: each of 4,661 grabs and 5,053 throws.
 """
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from wm_runtime.facts import character
-from wm_runtime.schema import C_, FIELD, PLAYERS
+from wm_runtime.schema import FIELD, PLAYERS
 from wm_train.dynamics.hurt import Hurt
-from wm_train.dynamics.memory import L_AND_R, PRESSED, PRESSED_NOW, PULLED, Past
+from wm_train.dynamics.memory import PRESSED_NOW, PULLED, Past, triggered
 from wm_train.dynamics.named import Named, is_of
 from wm_train.dynamics.walk import FAST, SLOW
 
@@ -103,10 +103,7 @@ class Clock(nn.Module):
 def cancelled(before: Named, past: Past, action: Tensor, controllers: Tensor, chosen: Tensor) -> Tensor:
     """State and its past, the next action (N, 2), the controllers of the next frame (N, 2, 13) and the `l_cancel` that
     was chosen (N, 2) → `l_cancel`: 1 for a landing that is cancelled, 2 for one that is not."""
-    down, was = (
-        torch.maximum(pads[..., C_["shoulder"]], pads[..., L_AND_R].amax(dim=-1)) > PRESSED
-        for pads in (controllers, past.controllers[:, -1])
-    )
+    down, was = triggered(controllers), triggered(past.controllers[:, -1])
     in_time = (down & ~was) | (past.numbers["since_cancel"] < CANCELS)
     now = before["action"]
     lands = (now >= AERIALS[0]) & (now <= AERIALS[1]) & (action >= LANDINGS[0]) & (action <= LANDINGS[1])

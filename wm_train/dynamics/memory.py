@@ -134,7 +134,7 @@ def advance(numbers: Named, last: Named, state: Named, controllers: Tensor) -> N
     """Memory of the frame before, that frame's COMPARED fields, the present state and the controllers (N, 2, 2, 13) of
     both → the memory of the present frame."""
     events = {name: state[field] != last[field] for name, field in _STATES.items()}
-    trigger = torch.maximum(controllers[..., C_["shoulder"]], controllers[..., L_AND_R].amax(dim=-1)) > PRESSED
+    trigger = triggered(controllers)
     events["since_hitlag"] = (state["hitlag"] > 0) & (state["hitlag"] >= last["hitlag"])
     events["since_ledge"] = (state["action"] >= LEDGE[0]) & (state["action"] <= LEDGE[1])
     events["since_trigger"] = trigger[:, 1] & ~trigger[:, 0]
@@ -180,6 +180,11 @@ def mashed(mash: Tensor, last: Named, state: Named, controllers: Tensor, trigger
     press = (down[:, 1] & ~down[:, 0]).any(dim=-1) | trigger
     moved = (begins & far[:, 1].any(dim=-1)) | flicked.any(dim=-1)
     return left + PRESSED_NOW * ((press | moved) & (begins | held) & (left <= 1)).to(left.dtype)
+
+
+def triggered(controllers: Tensor) -> Tensor:
+    """Controllers (…, 13) → whether a trigger is down, light or whole, (…)."""
+    return torch.maximum(controllers[..., C_["shoulder"]], controllers[..., L_AND_R].amax(dim=-1)) > PRESSED
 
 
 def pressed(numbers: Named, controllers: Tensor, lagging: Tensor) -> tuple[Tensor, Tensor]:
