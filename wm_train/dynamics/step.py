@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from wm_runtime.schema import M_
 from wm_train.dynamics.contact import Contact
 from wm_train.dynamics.core import Carry, Core, Proposal
+from wm_train.dynamics.edges import Edges
 from wm_train.dynamics.named import Named, named, raw
 from wm_train.dynamics.rules import Rules, match_over
 from wm_train.dynamics.walls import Walls
@@ -28,6 +29,7 @@ class WorldModel(nn.Module):
     def __init__(self, core: Core):
         super().__init__()
         self.core = core
+        self.edges = Edges()
         self.contact = Contact()
         self.walls = Walls()
         self.rules = Rules()
@@ -49,9 +51,11 @@ class WorldModel(nn.Module):
         return state, proposal.carry, aux
 
     def settle(self, before: Named, proposed: Named, match: Tensor, frames_in_action: Tensor) -> Named:
-        """State, proposal, match, frames that the present action has lasted → the next state: contact, walls, rules."""
+        """State, proposal, match, frames that the present action has lasted → the next state: edges, contact, walls,
+        rules."""
         stage = stage_of(match)
-        after = self.walls(before, self.contact(before, proposed, stage), stage)
+        after = self.contact(before, self.edges(before, proposed, stage), stage)
+        after = self.walls(before, after, stage)
         return self.rules(before, after, stage, frames_in_action)
 
     def finish(
