@@ -10,7 +10,7 @@ from synthetic import REPLAYS
 from wm_runtime.facts import character, throws
 from wm_runtime.replays.dataset import Dataset
 from wm_train.dynamics.throws import Throws, _pace
-from wm_train.measure_throws import frames_of, places
+from wm_train.measure_throws import frames_of, launches, places
 
 FALCO = character("FALCO").internal_id
 UP, HELD, TUMBLES, WAITS = 221, 241, 90, 216
@@ -45,6 +45,28 @@ def test_who_is_let_go_flies_on_from_there() -> None:
     assert y[0, 1].item() == pytest.approx(5.0 + ahead[1] + 3.0, abs=1e-4)
     x, y = rule(match(TUMBLES, 6.25), after)  # long since let go
     assert (x[0, 1].item(), y[0, 1].item()) == (99.0, 99.0)
+
+
+@pytest.mark.parametrize(("stick", "turned"), [((0.0, 0.0), 0.0), ((1.0, 0.0), -18.0), ((-0.5, 0.0), 4.5)])
+def test_who_is_let_go_is_launched_and_turned_by_its_stick(stick: tuple[float, float], turned: float) -> None:
+    before = match(HELD, 6.25) | {"percent": torch.tensor([[0.0, 40.7]])}
+    after = match(TUMBLES, 7.5) | {"hitlag": torch.zeros(1, 2)}
+    pads = torch.zeros(1, 2, 13)
+    pads[0, 1, :2] = torch.tensor(stick)
+    x, y, stun, free = Throws().launch(before, after, torch.tensor([[0.0, 1.84]]), pads)
+    kb = 1.1 * (1.4 * (41.84 / 10 + 41.84 * 2 / 20) + 18) + 75  # Falco's up throw: two percent, upward
+    speed, way = kb * 0.03 - 0.051, np.deg2rad(90 + turned)
+    assert free.tolist() == [[False, True]]
+    assert (x[0, 1].item(), y[0, 1].item()) == pytest.approx((speed * np.cos(way), speed * np.sin(way)), abs=1e-4)
+    assert stun[0, 1].item() == np.floor(kb * 0.4)
+
+
+@pytest.mark.parametrize("changed", [{"action": UP}, {"hitlag": 4.0}, {"rise": 0.0}])
+def test_who_is_struck_otherwise_is_not_launched_by_the_throw(changed: dict[str, float]) -> None:
+    after = match(TUMBLES, 7.5) | {"hitlag": torch.full((1, 2), changed.get("hitlag", 0.0))}
+    before = match(int(changed.get("action", HELD)), 6.25) | {"percent": torch.zeros(1, 2)}
+    rise = torch.tensor([[0.0, changed.get("rise", 2.0)]])
+    assert not Throws().launch(before, after, rise, torch.zeros(1, 2, 13))[3].any()
 
 
 @pytest.mark.parametrize("age", [2.0, 7.5, 300.0, -2.5])

@@ -172,6 +172,23 @@ def move_lengths() -> MoveLengths:
     return MoveLengths(*_arrays("hitboxes.npz", "move", "ends", "interruptible"))
 
 
+@dataclass(frozen=True)
+class Roots:
+    """How fast fighters on the ground go in moves whose animation says so. Source: as Hitboxes.
+
+    move: (M, 2) internal character and action · span: (M, 2) the first state_age and the number of ages, which follow
+    each other · speed: (R,) ahead at each, units a frame; NaN where it is not listed."""
+
+    move: np.ndarray
+    span: np.ndarray
+    speed: np.ndarray
+
+
+def roots() -> Roots:
+    """Every such move."""
+    return Roots(*_arrays("roots.npz", "move", "span", "speed"))
+
+
 def physics(name: str) -> np.ndarray:
     """A constant of every character, by internal id, NaN where there is none: friction, gravity, terminal, walk,
     fast_fall, air_speed, air_friction, air_mobility (units a frame), size (units)."""
@@ -242,15 +259,18 @@ def outlines() -> Outlines:
 class Throws:
     """Where fighters are that are thrown. key: (K, 5) thrower, its action, victim (internal ids), 1 where that is let
     go, and the thrower's state_age in hundredths · place: (K, 2) how far the victim is then ahead of and above the
-    thrower, units; where it is let go, less its knockback."""
+    thrower, units; where it is let go, less its knockback · thrown: (T, 2) thrower and action · launch: (T, 4) how that
+    launches: its damage, percent, by how much KB grows, and is greater, and its angle as the thrower faces, degrees."""
 
     key: np.ndarray
     place: np.ndarray
+    thrown: np.ndarray
+    launch: np.ndarray
 
 
 def throws() -> Throws:
     """Measured on the games of train, by `python -m wm_train.measure_throws`."""
-    return Throws(*_arrays("throws.npz", "key", "place"))
+    return Throws(*_arrays("throws.npz", "key", "place", "thrown", "launch"))
 
 
 class Move(NamedTuple):

@@ -18,6 +18,7 @@ from wm_train.dynamics.geometry import Geometry, Surfaces
 from wm_train.dynamics.influence import NUDGE, SHIFT, Influence
 from wm_train.dynamics.kinematics import displacement, length
 from wm_train.dynamics.launch import LAUNCHES, turned
+from wm_train.dynamics.laws import TURN_SHARE, slower
 from wm_train.dynamics.memory import L_AND_R
 from wm_train.dynamics.named import Named, bounded
 from wm_train.dynamics.platforms import REST
@@ -38,8 +39,6 @@ REGRESSED = 0
 DECAY = 0.051
 """Loss of knockback's length a frame in the air."""
 MIRRORED = ("self_x_air", "self_x_ground", "knockback_x")
-TURN_SHARE = 0.25
-"""What turning out of a dash leaves of the speed, before friction."""
 PUSH, WIND = 0.3, 0.2
 """Units a frame by which fighters who stand in each other push, and by which Dream Land's wind blows outward."""
 SHIELDED = 0.66
@@ -215,10 +214,9 @@ class Candidates(nn.Module):
         fall = torch.maximum(y - self.gravity[character], -self.terminal[character])
         none = torch.zeros_like(x)
         slow = _known(self.tables.slow[move], none[..., None])
-        jump, leap = (_known(t[character], none[..., None]) for t in (self.tables.jump, self.tables.air_jump))
+        leap = _known(self.tables.air_jump[character], none[..., None])
         held, held_tilt = last_controllers[..., C_["main_x"]] * facing, last_controllers[..., C_["main_y"]]
-        hop = held * jump[..., 0] + ground * jump[..., 1]
-        hop = torch.minimum(torch.maximum(hop, -jump[..., 2]), jump[..., 2])
+        hop = self._hop(ground, held, character)
         dodge_x, dodge_y = AIR_DODGE * stick / tilted, AIR_DODGE * tilt / tilted
         own_length = length(x, y)
         shorter = ((own_length - slow[..., 2]) / own_length).clamp(min=0.0)
@@ -237,10 +235,10 @@ class Candidates(nn.Module):
         spun_y = _known(spin[..., 0], torch.ones_like(x)) * y + _known(spin[..., 1], none) * x
         rubbed = self._rubbed(ground, character, move)
         entry = self.tables.entry[move]
-        entered = _slower(x * _known(entry[..., 0], torch.ones_like(x)), _known(entry[..., 1], none))
+        entered = slower(x * _known(entry[..., 0], torch.ones_like(x)), _known(entry[..., 1], none))
         return {
             "self_x_air": [*in_air, ground, x * AIR_DODGE_DECAY, dodge_x, dodge_x * AIR_DODGE_DECAY, hop,
-                           stick * leap[..., 0] + stick.sign() * leap[..., 1], _slower(x, slow[..., 0]), x * shorter,
+                           stick * leap[..., 0] + stick.sign() * leap[..., 1], slower(x, slow[..., 0]), x * shorter,
                            *bursts_x, steered, x * kept, spun_x, entered],
             "self_y": [fall, y - self.gravity[character], -self.terminal[character], -self.fast_fall[character],
                        y * AIR_DODGE_DECAY, dodge_y, y * shorter, dodge_y * AIR_DODGE_DECAY, *bursts_y,
@@ -248,7 +246,7 @@ class Candidates(nn.Module):
             "knockback_x": [kx * left, *_rubbed(kx, friction), -kx],
             "knockback_y": [ky * left, -ky, ky * -0.8],
             "self_x_ground": [*self._on_ground(ground, x, stick, character, rubbed), *in_air[::2], in_air[3],
-                              x * AIR_DODGE_DECAY, dodge_x * AIR_DODGE_DECAY, _slower(ground, slow[..., 1]),
+                              x * AIR_DODGE_DECAY, dodge_x * AIR_DODGE_DECAY, slower(ground, slow[..., 1]),
                               ground + 2 * (stick * walk[..., 0] + stick.sign() * walk[..., 1]), -usual_ground],
         }  # fmt: skip
 
@@ -260,13 +258,32 @@ class Candidates(nn.Module):
         ruled = self.doubles[move % ACTIONS]
         return [half, torch.where(ruled, as_ruled, once), torch.where(ruled, as_ruled, twice)]
 
+    def _hop(self, ground: Tensor, held: Tensor, character: Tensor) -> Tensor:
+        """Velocity on the ground and the stick of the present frame (N, 2) → velocity along x of a jump, mirrored as
+        they are."""
+        jump = _known(self.tables.jump[character], torch.zeros_like(ground)[..., None])
+        hop = held * jump[..., 0] + ground * jump[..., 1]
+        return torch.minimum(torch.maximum(hop, -jump[..., 2]), jump[..., 2])
+
+    def leapt(self, before: Named, controllers: Tensor, last_controllers: Tensor) -> Tensor:
+        """State, controllers of the next and of the present frame → velocity along x of who jumps and drifts on one
+        frame, (N, 2)."""
+        character = before["character"].long()
+        held, stick = (pads[..., C_["main_x"]] for pads in (last_controllers, controllers))
+        return self._drifting(self._hop(before["self_x_ground"], held, character), stick, character)[3]
+
+    def run_speed(self, character: Tensor) -> Tensor:
+        """Speed of a fighter's run (N, 2), units a frame; infinite where it was not measured."""
+        fastest = self.tables.ground[character.long()][..., 4]
+        return _known(fastest, torch.full_like(fastest, torch.inf))
+
     def _drifting(self, v: Tensor, stick: Tensor, character: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Velocity v in the air and the stick (N, 2) → what the stick adds, the speed that it leads to, v after
         friction, and v a frame later."""
         drift = _known(self.tables.drift[character], torch.zeros_like(v)[..., None])
         push = stick * drift[..., 0] + stick.sign() * drift[..., 1]
         friction = self.air_friction[character]
-        top, slowed = stick * self.air_speed[character], _slower(v, friction)
+        top, slowed = stick * self.air_speed[character], slower(v, friction)
         return push, top, slowed, _driven(v, push, top, friction)
 
     def _on_ground(
@@ -283,7 +300,7 @@ class Candidates(nn.Module):
         gain = torch.where((of_walk > 0) & (of_walk < 1), walk * (1 - of_walk), walk)
         gain = torch.where(of_walk < 0, 2 * walk, gain)
         return [
-            *rubbed, _slower(v * TURN_SHARE, friction), strides, air, -v,
+            *rubbed, slower(v * TURN_SHARE, friction), strides, air, -v,
             _driven(v, gain, strides, friction), v + dash, fastest, _driven(v, run, fastest, friction),
             _driven(v, dash, fastest, friction), v + 0.5 * walk * (1 - of_walk),
         ]  # fmt: skip
@@ -314,7 +331,7 @@ class Candidates(nn.Module):
         friction = BLOW_BACK[2] * self.friction[before["character"].long()]
         struck = (before["self_x_ground"].flip(1).abs() - SHIELD_PUSH[0]) / SHIELD_PUSH[1]
         thrown_back = (BLOW_BACK[0] + BLOW_BACK[1] * struck - friction).clamp(min=0.0) * away
-        glided = _slower(glided, friction)
+        glided = slower(glided, friction)
         columns = [
             moved + regressed * facing * ~halved, moved, x, places["edge_stand"] * side, from_edge, x + change,
             x + NUDGE * main, x + SHIFT * main, x + SHIFT * c, moved + SHIFT * main, moved + SHIFT * c, moved + change,
@@ -343,7 +360,7 @@ class Candidates(nn.Module):
         on_ground = self._on_ground(ground, air, stick, character, rubbed)
         _, _, slowed, reached = self._drifting(air, stick, character)
         blown = before["knockback_x"] * _left(before["knockback_x"], before["knockback_y"])
-        slid = _slower(before["knockback_x"], self.friction[character])
+        slid = slower(before["knockback_x"], self.friction[character])
         usual = _known(self.tables.of("moves")[next_row][..., _COLUMN["x.change"]], torch.zeros_like(x))
         grounded = [ground, *(on_ground[i] for i in (1, 2, 6, 7, 8, 9, 10))]
         ways = [*(v * facing for v in grounded), slid, *(v * facing + blown for v in (air, slowed, reached))]
@@ -451,7 +468,7 @@ def _driven(v: Tensor, push: Tensor, top: Tensor, friction: Tensor) -> Tensor:
     train and more, 99 % of these and 99.9 % of drifts are so."""
     forth = torch.where(v + push > top, torch.maximum(v - friction, top), v + push)
     back = torch.where(v + push < top, torch.minimum(v + friction, top), v + push)
-    still = _slower(v, friction) + push  # 0 as well; so that a stick at rest has a slope
+    still = slower(v, friction) + push  # 0 as well; so that a stick at rest has a slope
     return torch.where(top == 0, still, torch.where(push > 0, forth, back))
 
 
@@ -462,12 +479,7 @@ def _not_0(value: Tensor) -> Tensor:
 
 def _rubbed(v: Tensor, friction: Tensor) -> list[Tensor]:
     """Velocity after half, once and twice the friction, which never turns it."""
-    return [_slower(v, friction * k) for k in (0.5, 1.0, 2.0)]
-
-
-def _slower(v: Tensor, by: Tensor) -> Tensor:
-    """v with so much less speed, which never turns."""
-    return v - v.sign() * torch.minimum(v.abs(), by)
+    return [slower(v, friction * k) for k in (0.5, 1.0, 2.0)]
 
 
 def _known(table: Tensor, otherwise: Tensor) -> Tensor:

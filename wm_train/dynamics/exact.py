@@ -43,6 +43,7 @@ from wm_train.dynamics.influence import influence
 from wm_train.dynamics.kinematics import displacement
 from wm_train.dynamics.lasers import next_shots
 from wm_train.dynamics.launch import hurt_level
+from wm_train.dynamics.laws import Laws, leaps
 from wm_train.dynamics.ledge import CATCH, Ledge
 from wm_train.dynamics.memory import Past, carry_layout, recall, remember, struck_with
 from wm_train.dynamics.named import Named, bounded, named
@@ -202,7 +203,7 @@ class ExactCore(Core):
         self.candidates = Candidates(self.tables)
         self.geometry = self.candidates.geometry
         self.hurt, self.walk, self.push, self.ledge, self.throws = Hurt(), Walk(), Push(), Ledge(), Throws()
-        self.clock = Clock()
+        self.clock, self.laws = Clock(), Laws()
         against = torch.zeros(2, SIZES["x"])
         against[0, list(PUSHED)] = against[1, list(UNPUSHED)] = -PUSH_ODDS
         self.register_buffer("against", against, persistent=False)
@@ -368,12 +369,33 @@ class ExactCore(Core):
             sign = before["facing"].float() if name in MIRRORED else 1.0
             said = _only(heads[name], blocks, SLIDES) if name == "self_x_ground" else heads[name]
             after[name] = _pick(options, said) * sign
+            if name == "self_x_ground":
+                ruled = self._ruled(before, after)
+                after[name] = torch.where(ruled.isnan(), after[name], ruled)
+        leaps_ = leaps(before, after)
+        leapt = self.candidates.leapt(before, controllers, last_controllers)
+        followed = torch.where(ruled.isnan(), after["self_x_air"], ruled * cosine)
+        after["self_x_air"] = torch.where(leaps_, leapt, followed)
         lags = self.candidates.hitlag(before, after, rise, controllers)
         after["hitlag"] = _pick(lags, _only(heads["hitlag"], blocks, OF_BLOCK)).round().clamp(min=0.0)
         stun, launched = self.tables.launches.hitstun(before, after, rise, attack)
+        along, up, thrown_stun, thrown = self.throws.launch(before, after, rise, last_controllers)
+        after["knockback_x"] = torch.where(thrown, along, after["knockback_x"])
+        after["knockback_y"] = torch.where(thrown, up, after["knockback_y"])
         misc = self.candidates.misc_as(before, after, row, stun, _value(heads, "misc_as"))
-        after["misc_as"] = _pick(misc, heads["misc_as"])
-        return stun, launched
+        first = torch.arange(thrown.shape[1], device=thrown.device)  # the second player has had a frame of it
+        after["misc_as"] = torch.where(thrown, thrown_stun - first, _pick(misc, heads["misc_as"]))
+        return torch.where(thrown, thrown_stun, stun), launched & ~thrown
+
+    def _ruled(self, before: Named, after: Named) -> Tensor:
+        """State; the next action, age, airborne state and facing → the velocity on the ground that laws say, NaN where
+        they say nothing, (N, 2)."""
+        character = before["character"].long()
+        animated = self.laws.animated(before, after)
+        grounded = self.laws.grounded(
+            before, after, self.candidates.run_speed(character), self.candidates.friction[character]
+        )
+        return torch.where(animated.isnan(), grounded, animated)
 
     def _strikes(self, before: Named, past: Past, action: Tensor) -> Tensor:
         """If these are the next actions (N, 2): numbers about the other fighter striking this one, and the reverse,
