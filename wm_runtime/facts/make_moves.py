@@ -31,8 +31,8 @@ SPECIAL_ROOTS = {(1, 348), (1, 349), (2, 347), (2, 349), (2, 357), (4, 351), (5,
 """Special moves that are so as well, by fighter: each seen 40 times and more, and never otherwise."""
 TURNS, TECHS = 233, (200, 201)
 """Rolling forward, in which who rolls turns around; and techs whose first frame is of another course."""
-NOT_SO = {(22, 200)}
-"""What is listed of Falco's roll forward out of a tech is another course."""
+NOT_SO = {(3, 60), (9, 200), (9, 201), (14, 60), (17, 196), (17, 200), (22, 200)}
+"""By fighter: what games show of these is another course."""
 
 
 def main(source: Path) -> None:
@@ -76,6 +76,7 @@ def main(source: Path) -> None:
         ends=np.array([ends[move] for move in sorted(ends)], np.int16),
         interruptible=np.array([interruptible.get(move, 0) for move in sorted(ends)], np.int16),
     )
+    roots = {move: speeds for move, speeds in roots.items() if any(speeds.values())}
     spans = {move: (min(speeds), max(speeds) - min(speeds) + 1) for move, speeds in sorted(roots.items())}
     np.savez_compressed(
         here / "roots.npz",

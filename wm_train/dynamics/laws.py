@@ -67,14 +67,14 @@ class Laws(nn.Module):
     def grounded(before: Named, after: Named, most: Tensor, friction: Tensor) -> Tensor:
         """State; the next action and airborne state; the speed of the fighters' runs and their friction (N, 2) → the
         velocity on the ground that these laws say, NaN where they say nothing, (N, 2)."""
-        none = torch.full_like(most, float("nan"))
+        none, rubs = torch.full_like(most, float("nan")), torch.full_like(most, RUBS)
         ground, air = before["self_x_ground"], before["self_x_air"]
         free = (before["hitlag"] <= 0) & (after["airborne"] == 0)
         leaves = free & (before["action"] == DASH) & is_of(after["action"], LEAVES) & (ground * before["facing"] > 0)
         turned = ground.sign() * torch.minimum(ground.abs(), most) * TURN_SHARE
         lands = free & (before["action"] == ILLUSION) & (after["action"] == LANDS)
         lands &= is_of(before["character"], ILLUSIONS)
-        return torch.where(leaves, slower(turned, friction), torch.where(lands, slower(air, none * 0 + RUBS), none))
+        return torch.where(leaves, slower(turned, friction), torch.where(lands, slower(air, rubs), none))
 
 
 def slower(v: Tensor, by: Tensor) -> Tensor:
