@@ -1,4 +1,5 @@
-"""Edges of surfaces: who rolls, attacks, grabs or gets up stops there; who begins to teeter stands there.
+"""Edges of surfaces: who rolls, attacks, grabs or gets up stops there; who begins to teeter stands there. Surfaces that
+carry who stands on them, and pieces of ground.
 
 Surfaces that touch are one piece of ground. Whoever would go further than BEYOND past the end of that stops at the end
 itself in the actions of STOPS, and falls in others: on train, of 59,200 frames on which one of STOPS would, 59,150
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from wm_runtime.facts import STAGES, Stage, Surface
 from wm_runtime.facts import character as fighter
 from wm_runtime.schema import FIELD
+from wm_train.dynamics.geometry import Geometry
 from wm_train.dynamics.kinematics import displacement
 from wm_train.dynamics.named import Named
 
@@ -64,9 +66,15 @@ class Edges(nn.Module):
     last: Tensor
     stops: Tensor
     """(characters · actions,) bool."""
+    path: Tensor
+    """(period,): x of the left end of the surface that follows a path, by frame."""
 
     def __init__(self) -> None:
         super().__init__()
+        geometry = Geometry()
+        self.path_stage = geometry.path_stage
+        (self.path_ground,) = (s.id for stage in STAGES for s in stage.surfaces if s.path)
+        self.register_buffer("path", geometry.path[:, 0].clone(), persistent=False)
         shape = (1 + max(stage.id for stage in STAGES), NUMBERS)
         left, right = torch.full(shape, -1e9), torch.full(shape, 1e9)
         first, last = (torch.full(shape, -1, dtype=torch.int32) for _ in range(2))
@@ -82,8 +90,9 @@ class Edges(nn.Module):
         for name, table in found.items():
             self.register_buffer(name, table, persistent=False)
 
-    def forward(self, before: Named, after: Named, stage: Tensor) -> Named:
-        """Present state, proposal and stage (N,) → the proposal, who stops at an edge there."""
+    def forward(self, before: Named, after: Named, stage: Tensor, frame: Tensor) -> Named:
+        """Present state, proposal, stage and frame (N,) → the proposal, who stops at an edge there, and who is carried
+        as far along as the surface goes."""
         known = before["ground"].clamp(0, self.left.shape[1] - 1).long()
         left, right, first, last = (
             table[stage].gather(1, known) for table in (self.left, self.right, self.first, self.last)
@@ -98,6 +107,10 @@ class Edges(nn.Module):
         near = torch.minimum((free - left).abs(), (free - right).abs()) < NEAR
         to_left = (stops & over_left) | (begins & near & nearer_left)
         to_right = (stops & over_right) | (begins & near & ~nearer_left)
-        x = torch.where(to_left, left, torch.where(to_right, right, after["x"]))
+        rides = stands & (before["ground"] == self.path_ground) & (after["ground"] == self.path_ground)
+        rides &= (stage == self.path_stage)[:, None]
+        now, next_ = (self.path[torch.remainder(frame + k, len(self.path)).long()] for k in (0, 1))
+        x = torch.where(rides, free + (next_ - now)[:, None], after["x"])
+        x = torch.where(to_left, left, torch.where(to_right, right, x))
         ground = torch.where(to_left, first, torch.where(to_right, last, after["ground"]))
         return {**after, "x": x, "ground": ground}

@@ -49,6 +49,7 @@ from wm_train.dynamics.memory import Past, carry_layout, recall, remember, struc
 from wm_train.dynamics.named import Named, bounded, named
 from wm_train.dynamics.push import Push
 from wm_train.dynamics.select import LAST_RULED_ACTION, REBIRTH_WAIT
+from wm_train.dynamics.slides import Slides
 from wm_train.dynamics.stale import freshness
 from wm_train.dynamics.strikes import ACTIVE, COLUMNS, FRESH, GRABS, LOGIT_SCALE, NEVER, shielding
 from wm_train.dynamics.tables import DAMAGES, MoveTables
@@ -203,7 +204,7 @@ class ExactCore(Core):
         self.candidates = Candidates(self.tables)
         self.geometry = self.candidates.geometry
         self.hurt, self.walk, self.push, self.ledge, self.throws = Hurt(), Walk(), Push(), Ledge(), Throws()
-        self.clock, self.laws = Clock(), Laws()
+        self.clock, self.laws, self.slides = Clock(), Laws(), Slides()
         against = torch.zeros(2, SIZES["x"])
         against[0, list(PUSHED)] = against[1, list(UNPUSHED)] = -PUSH_ODDS
         self.register_buffer("against", against, persistent=False)
@@ -376,6 +377,11 @@ class ExactCore(Core):
         leapt = self.candidates.leapt(before, controllers, last_controllers)
         followed = torch.where(ruled.isnan(), after["self_x_air"], ruled * cosine)
         after["self_x_air"] = torch.where(leaps_, leapt, followed)
+        friction = self.candidates.friction[before["character"].long()]
+        along, up, slides = self.slides(before, after, stage_of(match), friction)
+        slides &= rise <= 0
+        after["knockback_x"] = torch.where(slides, along, after["knockback_x"])
+        after["knockback_y"] = torch.where(slides, up, after["knockback_y"])
         lags = self.candidates.hitlag(before, after, rise, controllers)
         after["hitlag"] = _pick(lags, _only(heads["hitlag"], blocks, OF_BLOCK)).round().clamp(min=0.0)
         stun, launched = self.tables.launches.hitstun(before, after, rise, attack)

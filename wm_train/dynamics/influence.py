@@ -25,6 +25,8 @@ from wm_train.dynamics.named import Named
 
 NUDGE, SHIFT = 6.0, 3.0
 """Reach of smash and automatic directional influence, units at full stick."""
+SHIELDED, SHIELD_STUN = 0.66, 181
+"""The share of it that is left behind a shield that is struck: along x alone."""
 FAR, TILTED = 0.7 - 1e-6, 0.25
 """Length of a stick that counts, and how far along an axis it has left the middle."""
 FRESH = 4
@@ -50,9 +52,10 @@ def influence(before: Named, after: Named, past: Past, controllers: Tensor, surf
     hurt = torch.ones_like(before["action"], dtype=torch.bool)
     for state in (before, after):
         hurt &= (state["action"] >= HURT[0]) & (state["action"] <= HURT[1])
+    blocks = (before["action"] == SHIELD_STUN) & (after["action"] == SHIELD_STUN)
     in_air = (before["airborne"] == 1) & (after["airborne"] == 1)
-    lasts = hurt & (after["hitlag"] > 0) & (after["hitlag"] < before["hitlag"])
-    ends = hurt & (before["hitlag"] > 0) & (after["hitlag"] <= 0) & in_air
+    lasts = (hurt | blocks) & (after["hitlag"] > 0) & (after["hitlag"] < before["hitlag"])
+    ends = (before["hitlag"] > 0) & (after["hitlag"] <= 0) & ((hurt & in_air) | blocks)
 
     main = torch.cat([past.controllers, controllers[:, None]], dim=1)[..., MAIN]
     moves = lasts & leaves(main, past.numbers["since_hitlag"])
@@ -61,7 +64,7 @@ def influence(before: Named, after: Named, past: Past, controllers: Tensor, surf
     counts = [far_out(stick)[..., None] for stick in (of_main, of_c)]
     last = torch.where(counts[1], of_c, of_main * counts[0])
     x, y = (torch.where(moves, NUDGE * main[:, -1, :, i], SHIFT * ends * last[..., i]) for i in (0, 1))
-    y = y * in_air
+    x, y = x * (1 - (1 - SHIELDED) * blocks.float()), y * in_air * ~blocks
     stands = moves & (support(surfaces, before["x"] + x, before["y"])[0] < CLOSE)
     return Influence(lasts | ends, x, torch.where(stands, y.clamp(min=0.0), y))
 

@@ -54,7 +54,7 @@ class WorldModel(nn.Module):
         """State, proposal, match, frames that the present action has lasted → the next state: edges, contact, walls,
         rules."""
         stage = stage_of(match)
-        after = self.contact(before, self.edges(before, proposed, stage), stage)
+        after = self.contact(before, self.edges(before, proposed, stage, match[..., M_["frame"]]), stage)
         after = self.walls(before, after, stage)
         return self.rules(before, after, stage, frames_in_action)
 
