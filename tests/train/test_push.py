@@ -55,7 +55,7 @@ def test_places_with_a_push_differ_from_those_without_by_one() -> None:
     nothing = torch.zeros(1, 2)
     places = Geometry().places(torch.tensor([FINAL_DESTINATION.id]))
     row, pads = torch.zeros(1, 2, dtype=torch.int64), torch.zeros(1, 2, len(CONTROL_NAMES))
-    no_stick = Influence(nothing > 0, nothing, nothing)
+    no_stick = Influence(nothing > 0, nothing, nothing, nothing > 0)
     options = Candidates(MoveTables()).x(
         state, state, state, row, row, row, places, torch.ones(1, 2), pads, pads, nothing, no_stick
     )  # fmt: skip

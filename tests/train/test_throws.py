@@ -10,7 +10,7 @@ from synthetic import REPLAYS
 from wm_runtime.facts import character, throws
 from wm_runtime.replays.dataset import Dataset
 from wm_train.dynamics.throws import Throws, _pace
-from wm_train.measure_throws import frames_of, launches, places
+from wm_train.measure_throws import frames_of, places
 
 FALCO = character("FALCO").internal_id
 UP, HELD, TUMBLES, WAITS = 221, 241, 90, 216

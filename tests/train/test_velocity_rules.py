@@ -81,7 +81,7 @@ def places_along_x(**fields: list[float] | list[int]) -> Callable[..., torch.Ten
     state |= {name: torch.tensor([value]) for name, value in fields.items()}
     places = {name: zero[:, :1] for name in ("edge_hang", "edge_stand", "edge_y")}
     row, pads = torch.zeros(1, 2, dtype=torch.long), torch.zeros(1, 2, 13)
-    no_stick = Influence(whole > 0, zero, zero)
+    no_stick = Influence(whole > 0, zero, zero, whole > 0)
 
     def of(regressed: float = 0.0, **after: list[float] | list[int]) -> torch.Tensor:
         next_ = {**state, **{name: torch.tensor([value]) for name, value in after.items()}}

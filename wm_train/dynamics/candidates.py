@@ -35,7 +35,8 @@ from wm_train.dynamics.tables import (
 )
 
 CHARACTERS, ACTIONS = FIELD["character"].classes or 0, FIELD["action"].classes or 0
-REGRESSED = 0
+REGRESSED, MOVED = 0, 1
+"""Candidates of x and y: the network's own value, and where velocities lead."""
 DECAY = 0.051
 """Loss of knockback's length a frame in the air."""
 MIRRORED = ("self_x_air", "self_x_ground", "knockback_x")

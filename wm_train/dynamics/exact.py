@@ -22,6 +22,7 @@ from wm_train.config import ExactConfig
 from wm_train.dynamics.candidates import (
     FOLLOWING,
     MIRRORED,
+    MOVED,
     PUSHED,
     REGRESSED,
     SCALE,
@@ -305,7 +306,7 @@ class ExactCore(Core):
             options = self.candidates.x(
                 before, after, past.last, *rows, places, cosine, controllers, last, _value(heads, "x"), by_stick
             )
-            after["x"] = _pick(options, heads["x"])
+            after["x"] = torch.where(by_stick.shielded, options[..., MOVED], _pick(options, heads["x"]))
             options = self.candidates.y(
                 before, after, *rows, places, surfaces, controllers, last, _value(heads, "y"), by_stick
             )

@@ -26,7 +26,8 @@ from wm_train.dynamics.named import Named
 NUDGE, SHIFT = 6.0, 3.0
 """Reach of smash and automatic directional influence, units at full stick."""
 SHIELDED, SHIELD_STUN = 0.66, 181
-"""The share of it that is left behind a shield that is struck: along x alone."""
+"""The share of it that is left behind a shield that is struck, where what a stick does along x counts alone: all of
+1,015 and 99 such moves on every third game of train, as hitlag ends and in it, and 14 others in it."""
 FAR, TILTED = 0.7 - 1e-6, 0.25
 """Length of a stick that counts, and how far along an axis it has left the middle."""
 FRESH = 4
@@ -39,11 +40,13 @@ HURT = (FAMILIES["damage"][0], FAMILIES["damage"][-1])
 
 @dataclass
 class Influence:
-    """Whether the rule says where a fighter is moved, and by how much, units, (N, 2) each."""
+    """Whether the rule says where a fighter is moved, and by how much, units; and whether that is all that moves it,
+    behind its shield, but for its velocities, (N, 2) each."""
 
     ruled: Tensor
     x: Tensor
     y: Tensor
+    shielded: Tensor
 
 
 def influence(before: Named, after: Named, past: Past, controllers: Tensor, surfaces: Surfaces) -> Influence:
@@ -55,18 +58,20 @@ def influence(before: Named, after: Named, past: Past, controllers: Tensor, surf
     blocks = (before["action"] == SHIELD_STUN) & (after["action"] == SHIELD_STUN)
     in_air = (before["airborne"] == 1) & (after["airborne"] == 1)
     lasts = (hurt | blocks) & (after["hitlag"] > 0) & (after["hitlag"] < before["hitlag"])
-    ends = (before["hitlag"] > 0) & (after["hitlag"] <= 0) & ((hurt & in_air) | blocks)
+    ends = ((hurt & in_air) | blocks) & (before["hitlag"] > 0) & (after["hitlag"] <= 0)
 
-    main = torch.cat([past.controllers, controllers[:, None]], dim=1)[..., MAIN]
+    level = torch.stack([torch.ones_like(blocks), ~blocks], dim=-1).float()  # (N, 2, 2)
+    main = torch.cat([past.controllers, controllers[:, None]], dim=1)[..., MAIN] * level[:, None]
     moves = lasts & leaves(main, past.numbers["since_hitlag"])
     held = past.controllers[:, -1]
-    of_main, of_c = (held[..., stick] for stick in (MAIN, C))
+    of_main, of_c = (held[..., stick] * level for stick in (MAIN, C))
     counts = [far_out(stick)[..., None] for stick in (of_main, of_c)]
     last = torch.where(counts[1], of_c, of_main * counts[0])
     x, y = (torch.where(moves, NUDGE * main[:, -1, :, i], SHIFT * ends * last[..., i]) for i in (0, 1))
     x, y = x * (1 - (1 - SHIELDED) * blocks.float()), y * in_air * ~blocks
     stands = moves & (support(surfaces, before["x"] + x, before["y"])[0] < CLOSE)
-    return Influence(lasts | ends, x, torch.where(stands, y.clamp(min=0.0), y))
+    y = torch.where(stands, y.clamp(min=0.0), y)
+    return Influence(lasts | ends, x, y, blocks & (lasts | ends) & (x != 0))
 
 
 def leaves(main: Tensor, since: Tensor) -> Tensor:
