@@ -42,6 +42,7 @@ from wm_train.dynamics.geometry import Surfaces, crosses, slope_at, support
 from wm_train.dynamics.hurt import Hurt
 from wm_train.dynamics.influence import influence
 from wm_train.dynamics.kinematics import displacement
+from wm_train.dynamics.landing import Landing
 from wm_train.dynamics.lasers import next_shots
 from wm_train.dynamics.launch import hurt_level
 from wm_train.dynamics.laws import Laws, leaps
@@ -205,7 +206,7 @@ class ExactCore(Core):
         self.candidates = Candidates(self.tables)
         self.geometry = self.candidates.geometry
         self.hurt, self.walk, self.push, self.ledge, self.throws = Hurt(), Walk(), Push(), Ledge(), Throws()
-        self.clock, self.laws, self.slides = Clock(), Laws(), Slides()
+        self.clock, self.laws, self.slides, self.landing = Clock(), Laws(), Slides(), Landing()
         against = torch.zeros(2, SIZES["x"])
         against[0, list(PUSHED)] = against[1, list(UNPUSHED)] = -PUSH_ODDS
         self.register_buffer("against", against, persistent=False)
@@ -273,6 +274,8 @@ class ExactCore(Core):
         said = said + catching[..., None] * (torch.arange(ACTIONS, device=said.device) == CATCH)
         hurt = self.hurt.kinds & (torch.arange(ACTIONS, device=said.device) != before["action"][..., None])
         said = said + self._struck_odds(before, past, meant, strikes)[..., None] * hurt
+        surfaces = self.geometry.surfaces(stage, match[..., M_["frame"]] + 1, past.platforms)
+        said = said + self._landing_odds(before, past, meant, surfaces, controllers)[..., None] * self.landing.lands
         logits["action"] = _allowed(said, before["action"])
         entropy = _entropy(logits["action"])
         after = dict(before)
@@ -290,7 +293,6 @@ class ExactCore(Core):
 
         h, heads = self.network.stage("struck", h, _rises(before, rise))
         logits |= heads
-        surfaces = self.geometry.surfaces(stage, match[..., M_["frame"]] + 1, past.platforms)
         cosine = slope_at(surfaces, before["x"], before["y"])
         if truth is None:
             stun, launched = self._choose(after, before, past, match, controllers, heads, attack, fresh, rise, cosine)
@@ -432,6 +434,22 @@ class ExactCore(Core):
         for logit, (share, more) in ((laser, BY_LASER), (move, BY_MOVE)):
             odds = odds + (share * logit.clamp(max=ODDS_REACH) + more) * (logit > -ODDS_REACH)
         return odds * ((before["hurtbox"] == 0) & ~shielding(meant))
+
+    def _landing_odds(
+        self, before: Named, past: Past, meant: Tensor, surfaces: Surfaces, controllers: Tensor
+    ) -> Tensor:
+        """What the feet of fighters that mean these actions (N, 2) say of coming down, as a logit (N, 2)."""
+        character, action = before["character"], before["action"]
+        meant = self.landing.before_landing(action, meant)
+        same = meant == action
+        begins = torch.nan_to_num(self.tables.age_start[(character * ACTIONS + meant).long()][..., 0], 1.0)
+        age = torch.where(same, before["state_age"] + pace(before, past), begins)
+        poses = ((action, before["state_age"]), (meant, age))
+        now, next_ = (self.tables.feet_of(character, *pose, past.numbers, later) for later, pose in enumerate(poses))
+        of, who = self.candidates, character.long()
+        return self.landing(
+            before, meant, (now, next_), surfaces, controllers, of.gravity[who], of.terminal[who], of.fast_fall[who]
+        )
 
     def _fresh(self, past: Past, attack: Tensor) -> Tensor:
         """What is left of the damage of the other fighter's move `attack` (N, 2)."""

@@ -18,7 +18,7 @@ from wm_train.dynamics.geometry import Geometry, ceiling, crosses, support
 from wm_train.dynamics.hitboxes import HitboxDistance
 from wm_train.dynamics.kinematics import length, velocity
 from wm_train.dynamics.lasers import nearest, next_shots
-from wm_train.dynamics.memory import CONTROLLERS, COUNTERS, LOCKED, Past, pressed, struck_with
+from wm_train.dynamics.memory import CONTROLLERS, COUNTERS, Past, pressed, struck_with
 from wm_train.dynamics.named import Named, bounded
 from wm_train.dynamics.platforms import FOUNTAIN, UNKNOWN, next_heights
 from wm_train.dynamics.stale import freshness
@@ -274,10 +274,10 @@ class Features(nn.Module):
         x, y, character, action = state["x"], state["y"], state["character"].long(), state["action"]
         facing = state["facing"].float()
         rate = pace(state, past)
-        free = (past.numbers["since_leap"] >= LOCKED).float() * state["airborne"].float()
-        feet = self.tables.of("feet")[self.tables.row(character, action, state["state_age"])] * free
-        free = (past.numbers["since_leap"] + 1 >= LOCKED).float() * state["airborne"].float()
-        next_feet = self.tables.of("feet")[self.tables.row(character, action, state["state_age"] + rate)] * free
+        feet, next_feet = (
+            self.tables.feet_of(character, action, state["state_age"] + rate * k, past.numbers, k) for k in (0, 1)
+        )
+        feet, next_feet = (of * state["airborne"].float() for of in (feet, next_feet))
         vx, vy = state["self_x_air"], state["self_y"]
         kx, ky = state["knockback_x"], state["knockback_y"]
         fall = torch.maximum(vy - self.gravity[character], -self.terminal[character])

@@ -31,7 +31,7 @@ DODGE, DODGES, DODGE_DECAY = 236, 29, 0.9
 CATCH = 252
 """Catching the ledge."""
 STEPS, RATE = 800, 0.05
-ALIKE, OF_MOVE, OF_WALLS = 0.3, 0.02, 0.3
+ALIKE, OF_MOVE, OF_WALLS = 0.1, 0.02, 0.3
 """What a unit of difference weighs: from the next age, from the move's usual height, and from what walls show."""
 
 
@@ -41,7 +41,7 @@ def bounds_of_game(columns: dict[str, np.ndarray], stage: int) -> dict[str, np.n
     surfaces = [s for arena in STAGES if arena.id == stage for s in arena.surfaces if not s.moves]
     now, then = ({name: value[part] for name, value in columns.items()} for part in (slice(2, None), slice(1, -1)))
     grounded = columns["airborne"] == 0
-    leaps = begins_anew(columns) & np.isin(columns["action"], AIR_JUMPS) & (frames_since(grounded) <= LOCKED + 1)
+    leaps = begins_anew(columns) & np.isin(columns["action"], AIR_JUMPS)
     in_air = np.minimum(frames_since(grounded), frames_since(leaps) + 1)[1:-1]
     elsewhere = [action for family in ("ledge", "grabbed", "thrown", "captured") for action in FAMILIES[family]]
     flies = (then["airborne"] == 1) & (then["hitlag"] <= 1) & (now["hitlag"] == 0) & (in_air >= LOCKED)

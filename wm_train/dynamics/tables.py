@@ -18,6 +18,8 @@ from wm_train.dynamics.beams import near_lasers
 from wm_train.dynamics.feet import bounds_of_game, heights, shown_by_walls
 from wm_train.dynamics.geometry import Geometry
 from wm_train.dynamics.launch import Launches, weights
+from wm_train.dynamics.memory import AT_PLACE, LOCKED
+from wm_train.dynamics.named import Named
 from wm_train.dynamics.stale import frames_since, freshness, struck_in_game
 from wm_train.dynamics.strikes import Strikes, near_of_game
 
@@ -196,6 +198,15 @@ class MoveTables(nn.Module):
         index = (age + 1.001).floor().clamp(0, AGES - 1).long()
         inside = index < self.count[move]
         return self._in_fold(torch.where(inside, self.first[move] + index, torch.zeros_like(index)), self.moves)
+
+    def feet_of(self, character: Tensor, action: Tensor, age: Tensor, numbers: Named, later: int) -> Tensor:
+        """Move and age of fighters in the air and their memory.NUMBERS so many frames before (N, 2) → how high their
+        feet are above their place, units (N, 2): where the pose has them, unless they are locked."""
+        feet = self.of("feet")
+        locked = feet[self.row(character, numbers["locked_action"], numbers["locked_age"].float())]
+        locked = torch.where(numbers["locked_action"] == AT_PLACE, torch.zeros_like(locked), locked)
+        pose = feet[self.row(character, action, age)]
+        return torch.where(numbers["since_leap"] + later < LOCKED, locked, pose)
 
     def run_row(self, character: Tensor, action: Tensor, frames: Tensor) -> Tensor:
         """(N, 2) each → row of the buffers BY_RUN for an action that has lasted `frames`, (N, 2) int64."""
