@@ -101,17 +101,21 @@ def test_feet_that_a_jump_in_the_air_locked_anew_say_nothing() -> None:
     assert bounds_of_game(columns, STAGE["FINAL_DESTINATION"])["lands"].sum() == 0
 
 
-@pytest.mark.parametrize(("jumps", "since"), [([], 27), ([6], 24), ([10], 20), ([12], 18), ([13], 27), ([6, 13], 17)])
-def test_a_jump_in_the_air_locks_feet_anew_while_they_are_locked(jumps: list[int], since: int) -> None:
+@pytest.mark.parametrize(
+    ("jumps", "since", "pose"),
+    [([], 27, (0, 0)), ([6], 24, (0, 0)), ([12], 18, (0, 0)), ([13], 17, (29, 12)), ([6, 13], 17, (0, 0))],
+)
+def test_a_jump_in_the_air_locks_feet_where_it_finds_them(jumps: list[int], since: int, pose: tuple[int, int]) -> None:
     def at(t: int) -> dict[str, torch.Tensor]:
         whole = {"action": 27 if t in jumps else 29, "airborne": int(t >= 3), "hurtbox": 0, "last_attack": 0}
         state = {name: torch.full((1, 2), value) for name, value in whole.items()}
-        return state | {name: torch.zeros(1, 2) for name in ("hitlag", "percent", "state_age")}
+        return state | {name: torch.zeros(1, 2) for name in ("hitlag", "percent")} | {"state_age": torch.full((1, 2), t / 1)}
 
     numbers, pads = beginning(at(0)), torch.zeros(1, 2, 2, 13)
     for t in range(1, 31):
         numbers = advance(numbers, at(t - 1), at(t), pads)
-    assert numbers["since_leap"].tolist() == [[since, since]]
+    told = [numbers[name][0, 0].item() for name in ("since_leap", "locked_action", "locked_age")]
+    assert told == [since, *pose]
 
 
 def test_feet_that_are_not_yet_free_say_nothing() -> None:

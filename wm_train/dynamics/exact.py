@@ -45,7 +45,7 @@ from wm_train.dynamics.kinematics import displacement
 from wm_train.dynamics.landing import Landing
 from wm_train.dynamics.lasers import next_shots
 from wm_train.dynamics.launch import hurt_level
-from wm_train.dynamics.laws import Laws, leaps
+from wm_train.dynamics.laws import Laws, leaps, turns
 from wm_train.dynamics.ledge import CATCH, Ledge
 from wm_train.dynamics.memory import Past, carry_layout, recall, remember, struck_with
 from wm_train.dynamics.named import Named, bounded, named
@@ -340,7 +340,9 @@ class ExactCore(Core):
         whether that is a new launch (N, 2)."""
         for name in ("airborne", "hurtbox", "jumps", "l_cancel", "ground"):
             after[name] = heads[name].argmax(dim=-1).int()
-        after["facing"] = before["facing"] * (1 - 2 * heads["turns"].argmax(dim=-1).int())
+        turns_, ruled = turns(before, after, past, controllers)
+        turns_ = torch.where(ruled, turns_.int(), heads["turns"].argmax(dim=-1).int())
+        after["facing"] = before["facing"] * (1 - 2 * turns_)
         nowhere = after["ground"] == GROUNDS - 1
         after["ground"] = torch.where(nowhere, torch.full_like(after["ground"], NO_GROUND), after["ground"])
         for name, options in self._whole(before, after["action"]).items():

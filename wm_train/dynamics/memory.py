@@ -33,13 +33,13 @@ STRUCK_WITH: tuple[str, ...] = tuple(f"struck_with_{i + 1}" for i in range(len(L
 """Ids of the moves with which the fighter hit last, 0 for none: see dynamics.stale."""
 NUMBERS: tuple[str, ...] = (
     *COUNTERS, "action_1", "action_2", "since_begun", "since_press", "since_tech", "since_leap", "since_cancel",
-    "mash", "locked_action", "locked_age", "since_struck", *STRUCK_WITH,
+    "mash", "locked_action", "locked_age", "tilt", "since_tilt", "since_struck", *STRUCK_WITH,
 )  # fmt: skip
 """Columns of the memory's integers: the counters, the two actions before the present one, frames since the action
 began or began anew, since L or R went all the way down, since that counted for a tech, since the fighter's feet
 were locked, since a trigger was pressed that may cancel a landing, how a fighter that is grabbed mashes (`mashed`),
-the action and age of the pose that its feet were locked in, since a hit of the fighter landed, and its moves that hit.
-"""
+the action and age of the pose that its feet were locked in, the side (±1, 0 for none yet) to which the stick left the
+middle last, and frames since it did, since a hit of the fighter landed, and its moves that hit."""
 AIR_JUMPS = (27, 28)
 """Jumps in the air, forward and backward."""
 LOCKED, AT_PLACE = 9, 0
@@ -63,6 +63,8 @@ PULLED, HELD = (223, 226), (224, 225, 227, 228)
 """Actions of who is grabbed: pulled in, and then held or pummeled, high and low."""
 FAR = 0.5
 """A stick that goes so far along an axis mashes, as A, B, X, Y and a trigger do."""
+TILTED = 0.25
+"""A stick that is so far to a side has left the middle."""
 MASHED, PRESSED_NOW = 10, 16
 """Frames for which a fighter mashes once it does; what is added to `mash` where it begins to on this frame."""
 PRESSED = 0.3
@@ -129,6 +131,7 @@ def beginning(state: Named) -> Named:
     first |= {"action_1": state["action"], "action_2": state["action"], "since_begun": none}
     first |= {"since_press": none + NEVER, "since_tech": none + NEVER, "since_leap": none + NEVER}
     first |= {"since_cancel": none + NEVER, "mash": none, "locked_action": none + AT_PLACE, "locked_age": none}
+    first |= {"tilt": none, "since_tilt": none + NEVER}
     return {**first, "since_struck": none + NEVER, **dict.fromkeys(STRUCK_WITH, none)}
 
 
@@ -153,6 +156,7 @@ def advance(numbers: Named, last: Named, state: Named, controllers: Tensor) -> N
     after["since_cancel"] = torch.where(events["since_trigger"], torch.zeros_like(since), since)
     after = {n: counter.clamp(max=LIMIT) for n, counter in after.items()}
     after["mash"] = mashed(numbers["mash"], last, state, controllers, events["since_trigger"])
+    after["tilt"], after["since_tilt"] = tilted(numbers, controllers)
     free = leaps & (numbers["since_leap"] >= LOCKED)
     age = last["state_age"].round().clamp(-1, LIMIT).int()
     for name, pose in (("locked_action", last["action"]), ("locked_age", age)):
@@ -187,6 +191,15 @@ def mashed(mash: Tensor, last: Named, state: Named, controllers: Tensor, trigger
     press = (down[:, 1] & ~down[:, 0]).any(dim=-1) | trigger
     moved = (begins & far[:, 1].any(dim=-1)) | flicked.any(dim=-1)
     return left + PRESSED_NOW * ((press | moved) & (begins | held) & (left <= 1)).to(left.dtype)
+
+
+def tilted(numbers: Named, controllers: Tensor) -> tuple[Tensor, Tensor]:
+    """Memory of a frame, its controllers and those of the next (N, 2, 2, 13) → `tilt` and `since_tilt` then, (N, 2)."""
+    x = controllers[..., C_["main_x"]]  # (N, 2 frames, 2)
+    side = (x >= TILTED).int() - (x <= -TILTED).int()
+    begins = (side[:, 1] != 0) & (side[:, 1] != side[:, 0])
+    since = torch.where(begins, torch.zeros_like(numbers["since_tilt"]), numbers["since_tilt"] + 1)
+    return torch.where(begins, side[:, 1], numbers["tilt"]), since.clamp(max=LIMIT)
 
 
 def triggered(controllers: Tensor) -> Tensor:

@@ -59,7 +59,9 @@ class Slides(nn.Module):
         a frame, and of whom it is, (N, 2) each: of who slides on the ground, unless struck anew."""
         x, y = before["knockback_x"], before["knockback_y"]
         slides = (before["airborne"] == 0) & (after["airborne"] == 0) & (before["hitlag"] <= 0) & (x.abs() > LEAST)
-        number = before["ground"].clamp(0, NUMBERS - 1).long()
+        known = before["ground"] < NUMBERS
+        number = torch.where(known, before["ground"], torch.zeros_like(before["ground"])).long()
+        slides = slides & known
         rise = self._rise(stage, number, before["x"])
         along = (y - x * rise).abs() < ALONG
         speed = torch.where(along, length(x, y), x.abs()) - friction * self.rubs[stage].gather(1, number)
