@@ -273,6 +273,14 @@ class Candidates(nn.Module):
         held, stick = (pads[..., C_["main_x"]] for pads in (last_controllers, controllers))
         return self._drifting(self._hop(before["self_x_ground"], held, character), stick, character)[3]
 
+    def drifted(self, before: Named, controllers: Tensor, held: Tensor) -> Tensor:
+        """State, controllers of the next frame and whose speed is cut to what it may be (N, 2) → velocity along x of
+        who drifts, (N, 2)."""
+        character = before["character"].long()
+        v, most = before["self_x_air"], self.air_speed[character]
+        v = torch.where(held, torch.minimum(torch.maximum(v, -most), most), v)
+        return self._drifting(v, controllers[..., C_["main_x"]], character)[3]
+
     def run_speed(self, character: Tensor) -> Tensor:
         """Speed of a fighter's run (N, 2), units a frame; infinite where it was not measured."""
         fastest = self.tables.ground[character.long()][..., 4]

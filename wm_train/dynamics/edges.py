@@ -67,14 +67,14 @@ class Edges(nn.Module):
     stops: Tensor
     """(characters · actions,) bool."""
     path: Tensor
-    """(period,): x of the left end of the surface that follows a path, by frame."""
+    """(period, 2): x of the ends of the surface that follows a path, by frame."""
 
     def __init__(self) -> None:
         super().__init__()
         geometry = Geometry()
         self.path_stage = geometry.path_stage
         (self.path_ground,) = (s.id for stage in STAGES for s in stage.surfaces if s.path)
-        self.register_buffer("path", geometry.path[:, 0].clone(), persistent=False)
+        self.register_buffer("path", geometry.path[:, :2].clone(), persistent=False)
         shape = (1 + max(stage.id for stage in STAGES), NUMBERS)
         left, right = torch.full(shape, -1e9), torch.full(shape, 1e9)
         first, last = (torch.full(shape, -1, dtype=torch.int32) for _ in range(2))
@@ -98,7 +98,12 @@ class Edges(nn.Module):
             table[stage].gather(1, known) for table in (self.left, self.right, self.first, self.last)
         )
         stands = (before["airborne"] == 0) & (after["airborne"] == 0) & (before["ground"] == known)
+        rides = stands & (before["ground"] == self.path_ground) & (after["ground"] == self.path_ground)
+        rides &= (stage == self.path_stage)[:, None]
+        now, next_ = (self.path[torch.remainder(frame + k, len(self.path)).long()] for k in (0, 1))  # (N, 2 ends)
+        left, right = (torch.where(rides, next_[:, i, None], end) for i, end in enumerate((left, right)))
         free = before["x"] + displacement(before, after)[0]
+        free = torch.where(rides, free + (next_ - now)[:, :1], free)
         over_left, over_right = free < left - BEYOND, free > right + BEYOND
         move = before["character"].long() * ACTIONS + after["action"].long()
         stops = stands & self.stops[move] & (before["hitlag"] <= 1) & (after["hitlag"] <= 0)
@@ -107,10 +112,7 @@ class Edges(nn.Module):
         near = torch.minimum((free - left).abs(), (free - right).abs()) < NEAR
         to_left = (stops & over_left) | (begins & near & nearer_left)
         to_right = (stops & over_right) | (begins & near & ~nearer_left)
-        rides = stands & (before["ground"] == self.path_ground) & (after["ground"] == self.path_ground)
-        rides &= (stage == self.path_stage)[:, None]
-        now, next_ = (self.path[torch.remainder(frame + k, len(self.path)).long()] for k in (0, 1))
-        x = torch.where(rides, free + (next_ - now)[:, None], after["x"])
+        x = torch.where(rides, free, after["x"])
         x = torch.where(to_left, left, torch.where(to_right, right, x))
-        ground = torch.where(to_left, first, torch.where(to_right, last, after["ground"]))
+        ground = torch.where(to_left & ~rides, first, torch.where(to_right & ~rides, last, after["ground"]))
         return {**after, "x": x, "ground": ground}

@@ -23,6 +23,7 @@ from wm_train.dynamics.candidates import (
     FOLLOWING,
     MIRRORED,
     MOVED,
+    PUSH,
     PUSHED,
     REGRESSED,
     SCALE,
@@ -45,7 +46,7 @@ from wm_train.dynamics.kinematics import displacement
 from wm_train.dynamics.landing import Landing
 from wm_train.dynamics.lasers import next_shots
 from wm_train.dynamics.launch import hurt_level
-from wm_train.dynamics.laws import Laws, leaps, turns
+from wm_train.dynamics.laws import Laws, drifts, leaps, turns
 from wm_train.dynamics.ledge import CATCH, Ledge
 from wm_train.dynamics.memory import Past, carry_layout, recall, remember, struck_with
 from wm_train.dynamics.named import Named, bounded, named
@@ -300,7 +301,8 @@ class ExactCore(Core):
 
         _, heads = self.network.stage("moved", h, self._contact(before, told, surfaces, stage))
         logits |= heads
-        logits["x"] = heads["x"] = heads["x"] + self.against[self.push(before, told).long()]
+        pushed = self.push(before, told)
+        logits["x"] = heads["x"] = heads["x"] + self.against[pushed.long()]
         if truth is None:
             places, last = self.geometry.places(stage), past.controllers[:, -1]
             rows = self._three_rows(before, past, after)
@@ -308,7 +310,8 @@ class ExactCore(Core):
             options = self.candidates.x(
                 before, after, past.last, *rows, places, cosine, controllers, last, _value(heads, "x"), by_stick
             )
-            after["x"] = torch.where(by_stick.shielded, options[..., MOVED], _pick(options, heads["x"]))
+            away = torch.where(before["x"] >= before["x"].flip(1), PUSH, -PUSH) * pushed
+            after["x"] = torch.where(by_stick.shielded, options[..., MOVED] + away, _pick(options, heads["x"]))
             options = self.candidates.y(
                 before, after, *rows, places, surfaces, controllers, last, _value(heads, "y"), by_stick
             )
@@ -381,7 +384,9 @@ class ExactCore(Core):
         leaps_ = leaps(before, after)
         leapt = self.candidates.leapt(before, controllers, last_controllers)
         followed = torch.where(ruled.isnan(), after["self_x_air"], ruled * cosine)
-        after["self_x_air"] = torch.where(leaps_, leapt, followed)
+        drifts_, cut = drifts(before, after)
+        drifted = self.candidates.drifted(before, controllers, cut)
+        after["self_x_air"] = torch.where(leaps_, leapt, torch.where(drifts_, drifted, followed))
         friction = self.candidates.friction[before["character"].long()]
         along, up, slides = self.slides(before, after, stage_of(match), friction)
         slides &= rise <= 0
