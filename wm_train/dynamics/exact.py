@@ -46,7 +46,7 @@ from wm_train.dynamics.kinematics import displacement
 from wm_train.dynamics.landing import Landing
 from wm_train.dynamics.lasers import next_shots
 from wm_train.dynamics.launch import hurt_level
-from wm_train.dynamics.laws import Laws, drifts, leaps, turns
+from wm_train.dynamics.laws import Laws, drifts, ends, leaps, turns
 from wm_train.dynamics.ledge import CATCH, Ledge
 from wm_train.dynamics.memory import Past, carry_layout, recall, remember, struck_with
 from wm_train.dynamics.named import Named, bounded, named
@@ -277,6 +277,8 @@ class ExactCore(Core):
         said = said + self._struck_odds(before, past, meant, strikes)[..., None] * hurt
         surfaces = self.geometry.surfaces(stage, match[..., M_["frame"]] + 1, past.platforms)
         said = said + self._landing_odds(before, past, meant, surfaces, controllers)[..., None] * self.landing.lands
+        end, odds = ends(before, past)
+        said = said + odds[..., None] * (torch.arange(ACTIONS, device=said.device) == end[..., None])
         logits["action"] = _allowed(said, before["action"])
         entropy = _entropy(logits["action"])
         after = dict(before)

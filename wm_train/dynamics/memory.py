@@ -33,13 +33,15 @@ STRUCK_WITH: tuple[str, ...] = tuple(f"struck_with_{i + 1}" for i in range(len(L
 """Ids of the moves with which the fighter hit last, 0 for none: see dynamics.stale."""
 NUMBERS: tuple[str, ...] = (
     *COUNTERS, "action_1", "action_2", "since_begun", "since_press", "since_tech", "since_leap", "since_cancel",
-    "mash", "locked_action", "locked_age", "tilt", "since_tilt", "since_struck", *STRUCK_WITH,
+    "mash", "locked_action", "locked_age", "tilt", "since_tilt", "since_b", "shines",
+    "since_struck", *STRUCK_WITH,
 )  # fmt: skip
 """Columns of the memory's integers: the counters, the two actions before the present one, frames since the action
 began or began anew, since L or R went all the way down, since that counted for a tech, since the fighter's feet
 were locked, since a trigger was pressed that may cancel a landing, how a fighter that is grabbed mashes (`mashed`),
 the action and age of the pose that its feet were locked in, the side (±1, 0 for none yet) to which the stick left the
-middle last, and frames since it did, since a hit of the fighter landed, and its moves that hit."""
+middle last, and frames since it did, since B was pressed, for which a reflector has been out but for hitlag, since a
+hit of the fighter landed, and its moves that hit."""
 AIR_JUMPS = (27, 28)
 """Jumps in the air, forward and backward."""
 LOCKED, AT_PLACE = 9, 0
@@ -63,6 +65,8 @@ PULLED, HELD = (223, 226), (224, 225, 227, 228)
 """Actions of who is grabbed: pulled in, and then held or pummeled, high and low."""
 FAR = 0.5
 """A stick that goes so far along an axis mashes, as A, B, X, Y and a trigger do."""
+SHINES = (360, 361, 362, 365, 366, 367)
+"""Fox's and Falco's reflectors, on the ground and in the air: beginning, held, reflecting."""
 TILTED = 0.25
 """A stick that is so far to a side has left the middle."""
 MASHED, PRESSED_NOW = 10, 16
@@ -131,7 +135,7 @@ def beginning(state: Named) -> Named:
     first |= {"action_1": state["action"], "action_2": state["action"], "since_begun": none}
     first |= {"since_press": none + NEVER, "since_tech": none + NEVER, "since_leap": none + NEVER}
     first |= {"since_cancel": none + NEVER, "mash": none, "locked_action": none + AT_PLACE, "locked_age": none}
-    first |= {"tilt": none, "since_tilt": none + NEVER}
+    first |= {"tilt": none, "since_tilt": none + NEVER, "since_b": none + NEVER, "shines": none + LIMIT}
     return {**first, "since_struck": none + NEVER, **dict.fromkeys(STRUCK_WITH, none)}
 
 
@@ -157,6 +161,12 @@ def advance(numbers: Named, last: Named, state: Named, controllers: Tensor) -> N
     after = {n: counter.clamp(max=LIMIT) for n, counter in after.items()}
     after["mash"] = mashed(numbers["mash"], last, state, controllers, events["since_trigger"])
     after["tilt"], after["since_tilt"] = tilted(numbers, controllers)
+    b = controllers[..., C_["b"]] > FAR  # (N, 2 frames, 2)
+    since_b = (numbers["since_b"] + 1).clamp(max=LIMIT)
+    after["since_b"] = torch.where(b[:, 1] & ~b[:, 0], torch.zeros_like(since), since_b)
+    shines = numbers["shines"] + (last["hitlag"] <= 1).to(since.dtype)
+    begins = is_of(state["action"], SHINES[:1] + SHINES[3:4]) & ~is_of(last["action"], SHINES)
+    after["shines"] = torch.where(begins, torch.zeros_like(since), shines.clamp(max=LIMIT))
     free = leaps & (numbers["since_leap"] >= LOCKED)
     age = last["state_age"].round().clamp(-1, LIMIT).int()
     for name, pose in (("locked_action", last["action"]), ("locked_age", age)):
