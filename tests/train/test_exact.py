@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from states import one
 from torch import Tensor
 
 from synthetic import REPLAYS
@@ -18,7 +19,7 @@ from wm_runtime.artifact import Artifact, open_artifact
 from wm_runtime.errors import UserError
 from wm_runtime.facts import ACTION_NAMES, character
 from wm_runtime.replays.dataset import Dataset
-from wm_runtime.schema import C_, FIELD, FLOAT_FIELDS, INT_FIELDS
+from wm_runtime.schema import C_, FIELD
 from wm_train.config import ExactConfig, Experiment
 from wm_train.dynamics.candidates import SCALE, SIZES, shield_damage
 from wm_train.dynamics.exact import (
@@ -38,7 +39,6 @@ from wm_train.dynamics.hurt import Hurt
 from wm_train.dynamics.lasers import CHEST
 from wm_train.dynamics.launch import SPEED, Launches, hitstun, hurt_level, turned
 from wm_train.dynamics.memory import advance, beginning, recall, remember
-from wm_train.dynamics.named import named
 from wm_train.dynamics.step import WorldModel
 from wm_train.dynamics.strikes import ACTIVE, COLUMNS, FRESH, LOGIT_SCALE, SHIELDS
 from wm_train.dynamics.tables import DAMAGES
@@ -165,13 +165,6 @@ def test_windows_begin_at_every_frame_from_control_on_and_stay_in_their_game(cor
     assert at.min() == 123
     assert np.all(at + 8 < corpus.frames[game])
     assert (at + 8 == corpus.frames[game] - 1).any()
-
-
-def one(**fields: list[float]) -> dict[str, Tensor]:
-    """A state of one match by name, zeros but for these fields of both players."""
-    floats, ints = (torch.zeros(1, 2, len(names)) for names in (FLOAT_FIELDS, INT_FIELDS))
-    state = {**named(floats, ints.int()), "facing": torch.ones(1, 2, dtype=torch.int32)}
-    return {**state, **{name: torch.tensor([value]).to(state[name].dtype) for name, value in fields.items()}}
 
 
 @pytest.mark.parametrize(

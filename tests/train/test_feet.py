@@ -109,7 +109,8 @@ def test_a_jump_in_the_air_locks_feet_where_it_finds_them(jumps: list[int], sinc
     def at(t: int) -> dict[str, torch.Tensor]:
         whole = {"action": 27 if t in jumps else 29, "airborne": int(t >= 3), "hurtbox": 0, "last_attack": 0}
         state = {name: torch.full((1, 2), value) for name, value in whole.items()}
-        return state | {name: torch.zeros(1, 2) for name in ("hitlag", "percent")} | {"state_age": torch.full((1, 2), t / 1)}
+        still = {name: torch.zeros(1, 2) for name in ("hitlag", "percent")}
+        return {**state, **still, "state_age": torch.full((1, 2), float(t))}
 
     numbers, pads = beginning(at(0)), torch.zeros(1, 2, 2, 13)
     for t in range(1, 31):

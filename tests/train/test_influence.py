@@ -11,7 +11,7 @@ from wm_runtime.facts import STAGES
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import C_, CONTROL_NAMES, FLOAT_FIELDS, INT_FIELDS, M_
 from wm_train.dynamics.geometry import Geometry, Surfaces
-from wm_train.dynamics.influence import NUDGE, SHIFT, Influence, influence
+from wm_train.dynamics.influence import NUDGE, SHIELD_STUN, SHIELDED, SHIFT, Influence, influence
 from wm_train.dynamics.kinematics import displacement
 from wm_train.dynamics.memory import CONTROLLERS, Past, recall
 from wm_train.dynamics.named import Named, named
@@ -112,3 +112,11 @@ def test_who_is_hurt_in_games_moves_as_the_rule_says(true_games: Dataset) -> Non
     assert right[rule.ruled].float().mean() > 0.95
     assert right[by_stick].float().mean() > 0.9
     assert (by_stick & right).sum() > 0.9 * (rule.ruled & (beside.abs() > 0.3)).sum()
+
+
+def test_behind_a_shield_a_stick_moves_less_and_along_x_alone() -> None:
+    """The share of it is small, up and down do nothing, and a stick counts that is far out along x."""
+    behind = {"action": SHIELD_STUN, "airborne": 0}
+    assert moved((0, 0), (1, 0), **behind) == pytest.approx([SHIELDED * NUDGE, 0])
+    assert moved((0, 0), (0.6, 0.8), **behind) == [0, 0]
+    assert moved(*[(-0.8, 0.6)] * 2, (0, 0), lag=(1, 0), **behind) == pytest.approx([-0.8 * SHIELDED * SHIFT, 0])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from states import one
 from torch import Tensor
 
 from wm_runtime.facts import character
 from wm_runtime.replays.dataset import Dataset
-from wm_runtime.schema import FIRST_FRAME, FLOAT_FIELDS, INT_FIELDS
+from wm_runtime.schema import FIRST_FRAME, INT_FIELDS
 from wm_train.dynamics.lasers import (
     BACK,
     FLOATING,
@@ -25,18 +26,11 @@ from wm_train.dynamics.lasers import (
     nearest,
     next_shots,
 )
-from wm_train.dynamics.named import Named, named
 from wm_train.training.whole_games import WholeGames
 
 FALCO, FOX, SHEIK = (character(name).internal_id for name in ("FALCO", "FOX", "SHEIK"))
 FALCOS_LASER, FOXS_LASER = 55, 54
 WAIT, FALL = 14, 29
-
-
-def one(**fields: list[float]) -> Named:
-    floats, ints = (torch.zeros(1, 2, len(names)) for names in (FLOAT_FIELDS, INT_FIELDS))
-    state = {**named(floats, ints.int()), "facing": torch.ones(1, 2, dtype=torch.int32)}
-    return {**state, **{name: torch.tensor([value]).to(state[name].dtype) for name, value in fields.items()}}
 
 
 def none() -> Tensor:

@@ -1,4 +1,4 @@
-"""Writes hitboxes.npz, roots.npz and physics.json here from the data files of the PyPI package `melee` (libmelee) 0.47.6.
+"""Writes hitboxes.npz, roots.npz and physics.json here from the data files of the PyPI package `melee` 0.47.6.
 
     pip download melee==0.47.6 --no-deps && unzip melee-*.whl -d melee
     python -m wm_runtime.facts.make_moves melee/melee
