@@ -11,6 +11,7 @@ from synthetic import REPLAYS
 from wm_runtime.facts import ACTION_NAMES, character
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import C_, CONTROL_NAMES
+from wm_train.dynamics.candidates import POWER_FLAG, SHIELD_STUN
 from wm_train.dynamics.clock import LENGTHS, RUN, RUN_LENGTH, THROWN, WAITING, Clock, cancelled
 from wm_train.dynamics.memory import (
     CONTROLLERS,
@@ -23,6 +24,7 @@ from wm_train.dynamics.memory import (
     recall,
 )
 from wm_train.dynamics.named import Named, is_of
+from wm_train.measure_ends import ends, steps_of
 from wm_train.training.whole_games import WholeGames
 
 WALKS = [ACTION_NAMES.index(name) for name in ("WALK_SLOW", "WALK_MIDDLE", "WALK_FAST")]
@@ -33,7 +35,7 @@ def fighters(**values: object) -> Named:
     """One match of two Foxes."""
     fields = {"character": character("FOX").internal_id, "action": 0, "state_age": 0.0, "hitlag": 0.0, "facing": 1,
               "percent": 0.0, "airborne": 0, "hurtbox": 0, "last_attack": 0, "x": 0.0, "y": 0.0, "shield": 60.0,
-              "self_x_ground": 0.0}  # fmt: skip
+              "self_x_ground": 0.0, "flags_4": 0}  # fmt: skip
     return {name: torch.tensor(value).expand(1, 2).clone() for name, value in {**fields, **values}.items()}
 
 
@@ -179,3 +181,74 @@ def test_real_games_go_by_these_clocks(true_games: Dataset) -> None:
     assert len(right["cancels"]) > 20
     for name, found in right.items():
         assert sum(found) >= 0.98 * len(found), name
+
+
+# --- animations that end, and paces ----------------------------------------------------------------------------------
+
+
+def goes_on(action: int, age: float, chosen: float, rose: float = 1.0, lag: float = 0.0, who: str = "FOX") -> float:
+    """The next age of the first fighter, who goes on in this action, whose age rose so much last."""
+    now = fighters(action=action, state_age=age, character=character(who).internal_id)
+    last = fighters(action=action, state_age=age - rose, hitlag=lag)
+    of = past(last, frames_in_action=5)
+    told = Clock()(now, of, now["action"], torch.full((1, 2), chosen), torch.zeros(1, 2))
+    return float(told[0, 0])
+
+
+STANDING, HANGING, TUMBLE, SMASH, PEACHS_FALL = (
+    ACTION_NAMES.index(name) for name in ("STANDING", "EDGE_HANGING", "DAMAGE_FLY_NEUTRAL", "UPSMASH", "FALLING")
+)
+
+
+def test_what_is_even_goes_on_at_its_pace_unless_it_begins_anew() -> None:
+    assert goes_on(NAIR, 12.0, chosen=12.0) == 13
+    assert goes_on(NAIR_LANDING, 6.0, chosen=6.0, rose=1.5) == 7.5
+    assert goes_on(NAIR, 12.0, chosen=12.0, rose=0.0, lag=1.0) == 13  # hitlag has ended
+    assert goes_on(NAIR, 30.0, chosen=1.0) == 1  # another one
+    assert goes_on(SMASH, 2.0, chosen=2.0) == 2  # is charged
+    assert goes_on(PEACHS_FALL, 3.0, chosen=5.0, who="PEACH") == 5
+
+
+@pytest.mark.parametrize(
+    ("action", "age", "chosen", "next_"),
+    [(STANDING, 118.0, 0.0, 119.0), (STANDING, 119.0, 120.0, 0.0), (HANGING, 49.0, 50.0, 0.0),
+     (TUMBLE, 29.0, 30.0, 29.0), (TUMBLE, 28.0, 28.0, 29.0), (TUMBLE, 29.0, 1.0, 1.0)],
+)  # fmt: skip
+def test_an_animation_that_ends_begins_anew_or_stays(action: int, age: float, chosen: float, next_: float) -> None:
+    """Fox's; who stays in it may be struck again."""
+    assert goes_on(action, age, chosen) == next_
+
+
+def test_a_struck_shields_clock_is_told_by_its_slide() -> None:
+    def of(speed: float, flags: int = 0) -> float:
+        struck = fighters(action=SHIELD_STUN, hitlag=1.0, self_x_ground=speed, flags_4=flags)
+        return float(Clock()(struck, past(struck), struck["action"], torch.full((1, 2), -9.0), torch.ones(1, 2))[0, 0])
+
+    assert of(0.888) == pytest.approx(2.716, abs=1e-3)  # 12 percent
+    assert of(1.21, POWER_FLAG) == pytest.approx(3.322, abs=1e-3)  # 9 percent, reflected
+    assert of(2.0) == -9  # the slide of many moves
+
+
+def test_real_clocks_are_left_as_they_are(true_games: Dataset) -> None:
+    corpus = WholeGames(true_games, list(range(len(true_games.frames))))
+    window = corpus.read(corpus.draw(4_000, 2, np.random.default_rng(0)), 2)
+    state, after = window.state(0), window.state(1)
+    of = recall({name: value[0] for name, value in window.carry.items()}, state)
+    same = (state["action"] == after["action"]) & (state["hitlag"] <= 0) & (state["action"] > 13)
+    told = Clock()._even(state, of, after["state_age"])
+    wrong = same & ((told - after["state_age"]).abs() > 0.01)
+    assert same.sum() > 1_000
+    if REPLAYS.exists():
+        assert wrong.float().sum() / same.sum() < 1e-3
+
+
+def test_ends_are_found_where_nothing_belies_them() -> None:
+    ages = np.arange(40) % 10.0
+    frames = {
+        "character": np.zeros((40, 2), int), "action": np.tile([29, 88], (40, 1)), "hitlag": np.zeros((40, 2)),
+        "state_age": np.stack([ages, np.minimum(np.arange(40.0), 29)], axis=1),
+    }  # fmt: skip
+    key, last, anew = ends(steps_of(frames))
+    assert (key.tolist(), last.tolist(), anew.tolist()) == ([[0, 29], [0, 88]], [9, 29], [True, False])
+    frames["state_age"][25:, 0] = np.arange(15)  # beyond, once
+    assert ends(steps_of(frames))[0].tolist() == [[0, 88]]

@@ -176,6 +176,10 @@ def test_past_a_blast_line_a_fighter_dies_is_reborn_and_comes_down(side: str, de
     assert steps[stock_goes][1]["stock_lost"][0].tolist() == [True, False]
     assert track(steps, "percent") == [88] * lasts + [0] * (len(steps) - lasts)
 
+    ages = np.array(track(steps, "state_age"))
+    falls = np.arange(lasts) % (float(ages[dead].max()) + 1) if side == "top" else -1  # over and over
+    assert (ages[dead] == falls).all()
+    assert (ages[lasts : lasts + 61] == [*range(60), 0]).all()
     assert np.ptp(x[dead]) == np.ptp(y[dead]) == 0
     assert (x[lasts:] == np.float32(where.rebirth.x[0])).all()
     way = np.linspace(where.rebirth.y_from, where.rebirth.y_platform, TIMING["rebirth"])
@@ -214,6 +218,9 @@ def test_a_screen_ko_goes_on_to_the_splat_and_takes_the_stock_there() -> None:
     action, stocks = (track(play(saying(), before, 51 + 78 + 1), name) for name in ("action", "stocks"))
     assert action == [DEAD_FLY] * 50 + [DEAD_SPLAT] * 78 + [REBIRTH] + action[129:]
     assert stocks == [4] * (50 + 43) + [3] * (len(stocks) - 93)
+    splat = np.array(track(play(saying(), before, 51 + 78), "state_age"))[50:128]
+    assert (splat == np.minimum(np.arange(78), splat.max())).all()  # its animation ends, and stays
+    assert 20 < splat.max() < 60
 
 
 def test_who_is_reborn_beside_the_other_takes_the_platform_beside() -> None:

@@ -21,7 +21,7 @@ from wm_runtime.facts import ACTION_NAMES, character
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import C_, FIELD
 from wm_train.config import ExactConfig, Experiment
-from wm_train.dynamics.candidates import SCALE, SIZES, shield_damage
+from wm_train.dynamics.candidates import POWER_FLAG, SCALE, SIZES, shield_damage, stun_pace
 from wm_train.dynamics.exact import (
     ADRIFT,
     BY_MOVE,
@@ -201,12 +201,30 @@ def test_a_blow_on_a_shield_costs_it_slides_stops_and_stuns_as_in_the_game(core:
     after = {**before, "action": torch.tensor([[181, 50]]), "shield": torch.tensor([[50 - 8.68, 60.0]])}
     pads = torch.zeros(1, 2, 13)
     pads[..., C_["shoulder"]] = 1.0
-    slides = core.candidates.following(before, after, torch.ones(1, 2), pads)["self_x_ground"]
+    zero, attack = torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.int64)
+    blow = core.candidates.blow(before, after, attack, zero + 1, pads)
+    slides = core.candidates.following(before, after, zero + 1, blow)["self_x_ground"]
     assert [slide[0, 0].item() for slide in slides] == pytest.approx([0.888, -0.888], abs=1e-4)
-    assert core.candidates.hitlag(before, after, torch.zeros(1, 2), pads)[0, :, -2:].tolist() == [[7, 0], [0, 7]]
+    assert core.candidates.hitlag(before, zero, blow)[0, :, -2:].tolist() == [[7, 0], [0, 7]]
     struck = one(action=[181, 50], self_x_ground=[-0.888, 0])
     ages = core.candidates.age(struck, struck["action"], struck, torch.zeros(1, 2))
     assert (ages[0, 0] - 2.7162).abs().min() < 1e-3
+
+
+def test_a_shield_that_reflects_loses_nothing_and_slides_more(core: ExactCore) -> None:
+    """A move of 9 percent, as seen in real games."""
+    before, pads, fresh = one(action=[179, 50], shield=[50, 60]), torch.zeros(1, 2, 13), torch.ones(1, 2)
+    after = {**before, "action": torch.tensor([[181, 50]]), "flags_4": torch.tensor([[POWER_FLAG, 0]])}
+    attack = torch.full((1, 2), 7)
+    kept = core.tables.damage[7].clone()
+    core.tables.damage[7, 0] = 9.0
+    blow = core.candidates.blow(before, after, attack, fresh, pads)
+    core.tables.damage[7] = kept
+    assert blow.tolist() == [[9, 0]]
+    slides = core.candidates.following(before, after, fresh, blow)["self_x_ground"]
+    assert [slide[0, 0].item() for slide in slides] == pytest.approx([1.21, -1.21], abs=1e-4)
+    struck = one(action=[181, 50], self_x_ground=[-1.21, 0], flags_4=[POWER_FLAG, 0])
+    assert stun_pace(struck)[0, 0].item() == pytest.approx(3.322, abs=1e-3)
 
 
 def expected_kb(fighter) -> float:

@@ -16,7 +16,7 @@ from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import C_
 from wm_train.dynamics.candidates import Candidates
 from wm_train.dynamics.edges import pieces
-from wm_train.dynamics.laws import ENDS_ODDS, REVERSES, SHINES_FOR, SHOOTS, TURN_SHARE, Laws, drifts, ends, leaps, turns
+from wm_train.dynamics.laws import ENDS_ODDS, REVERSES, SHINES_FOR, SHOOTS, TURN_SHARE, Laws, ends, leaps, turns
 from wm_train.dynamics.memory import CONTROLLERS, Past, advance, beginning
 from wm_train.dynamics.named import Named, named
 from wm_train.dynamics.slides import ROUGHER, Slides
@@ -25,7 +25,7 @@ from wm_train.dynamics.tables import MoveTables
 LAWS, SLIDES = Laws(), Slides()
 FOX, MARTH = (fighter(name).internal_id for name in ("FOX", "MARTH"))
 FINAL_DESTINATION, FOUNTAIN = 32, 2
-WAIT, DASH, TURN, SQUAT, FALL, NAIR, HURT = 14, 20, 18, 24, 29, 65, 86
+WAIT, DASH, TURN, SQUAT, FALL, NAIR, HURT, DODGE = 14, 20, 18, 24, 29, 65, 86, 236
 SHINE, SHOOT = 361, 342
 
 
@@ -88,24 +88,61 @@ def test_who_leaves_a_dash_faster_than_its_run_keeps_a_quarter_of_that(facing: i
 
 
 def test_who_drifts_by_the_law() -> None:
-    flies = one(airborne=[1, 1], action=[NAIR, NAIR])
+    flies = one(airborne=[1, 1], action=[NAIR, NAIR], character=[FOX, FOX])
     for after, expected in (
         (flies, (True, False)),
         (but(flies, action=[FALL, FALL]), (True, True)),
-        (but(flies, action=[HURT, HURT]), (False, False)),
+        (but(flies, action=[DODGE, DODGE]), (False, False)),
         (but(flies, airborne=[0, 0]), (False, False)),
     ):
-        assert tuple(bool(of[0, 0]) for of in drifts(flies, after)) == expected
-    assert not drifts(but(flies, hitlag=[2, 2]), flies)[0].any()
+        assert tuple(bool(of[0, 0]) for of in LAWS.drifts(flies, after)[:2]) == expected
+    assert not LAWS.drifts(but(flies, hitlag=[2, 2]), flies)[0].any()
+
+
+@pytest.mark.parametrize(
+    ("who", "action", "share"),
+    [
+        ("JIGGLYPUFF", 341, (0.8, 0, 0.8, 1)),  # her jumps
+        ("FALCO", 345, (1, 1, 1, 1)),  # shoots
+        ("FOX", 354, (0, 0, 0, 1)),  # gathers fire
+        ("MARTH", 358, (0, 0, 0, 0.5)),
+    ],
+)
+def test_the_stick_drives_some_special_moves_less(who: str, action: int, share: tuple[float, ...]) -> None:
+    flies = one(airborne=[1, 1], action=[action, FALL], character=[fighter(who).internal_id] * 2)
+    law, _, found = LAWS.drifts(flies, flies)
+    assert law.all()
+    assert found[0, 0].tolist() == pytest.approx(share)
+    assert found[0, 1].tolist() == [1, 1, 1, 1]
+    assert not LAWS.drifts(but(flies, action=[FALL, FALL]), flies)[0][0, 0]  # which begins
+
+
+def test_real_fighters_drift_so(real_dataset: Dataset) -> None:
+    candidates = Candidates(MoveTables())
+    candidates.tables.measure(real_dataset, list(range(len(real_dataset))))
+    spoken = right = 0
+    for game in real_dataset:
+        state = game.state()
+        floats, ints = torch.from_numpy(state.floats), torch.from_numpy(state.ints)
+        before, after = named(floats[:-1], ints[:-1]), named(floats[1:], ints[1:])
+        law, cut, share = LAWS.drifts(before, after)
+        told = candidates.drifted(before, torch.from_numpy(game.controllers()[1:]), cut, share)
+        law &= (after["hitlag"] <= 0) & ~candidates.tables.drift[before["character"].long(), 0].isnan()
+        spoken += int(law.sum())
+        right += int((law & ((told - after["self_x_air"]).abs() < 3e-3)).sum())
+    assert spoken > 50_000
+    assert right / spoken > 0.99
 
 
 def test_fighters_drift_as_fast_as_they_may() -> None:
     candidates = Candidates(MoveTables())
     most = float(candidates.air_speed[MARTH])
     before, pads = one(character=[MARTH, MARTH], self_x_air=[2 * most, 2 * most]), torch.zeros(1, 2, 13)
-    told = candidates.drifted(before, pads, torch.tensor([[True, False]]))
+    told = candidates.drifted(before, pads, torch.tensor([[True, False]]), torch.ones(1, 2, 4))
     friction = float(candidates.air_friction[MARTH])
     assert told[0].tolist() == pytest.approx([most - friction, 2 * most - friction], abs=1e-5)
+    half = candidates.drifted(before, pads, torch.tensor([[True, False]]), torch.tensor([0.0, 0.0, 0.0, 0.5]))
+    assert half[0, 0].item() == pytest.approx(most - friction / 2, abs=1e-5)
 
 
 def test_an_attack_in_the_air_out_of_the_squat_is_a_jump_that_drifts() -> None:

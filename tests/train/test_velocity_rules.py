@@ -11,8 +11,8 @@ import torch
 from synthetic import REPLAYS
 from wm_runtime.facts import character, physics
 from wm_runtime.replays.dataset import Dataset
-from wm_runtime.schema import FIELD
-from wm_train.dynamics.candidates import DODGED, SQUAT, WIND, Candidates, _driven
+from wm_runtime.schema import FIELD, INT_FIELDS
+from wm_train.dynamics.candidates import DODGED, SQUAT, WIND, Candidates, driven
 from wm_train.dynamics.influence import Influence
 from wm_train.dynamics.tables import DASH, RUN, USUAL_DASH, MoveTables, drift_of
 from wm_train.dynamics.walk import FAST, MIDDLE, SLOW, Walk
@@ -38,18 +38,18 @@ GAIN, BESIDE, TOP = 0.1, 0.02, 1.3
 def test_a_velocity_is_driven_towards_what_the_stick_says(
     v: float, push: float, top: float, friction: float, expected: float
 ) -> None:
-    driven = _driven(*(torch.tensor([[value]]) for value in (v, push, top, friction)))
-    assert driven.item() == pytest.approx(expected, abs=1e-6)
+    result = driven(*(torch.tensor([[value]]) for value in (v, push, top, friction)))
+    assert result.item() == pytest.approx(expected, abs=1e-6)
 
 
 def dashes(count: int, fast: float, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Steps of dashes from speeds up to `fast`, by the rule."""
     stick = rng.integers(30, 81, count) / 80
     speed = rng.uniform(0, fast, count)
-    driven = _driven(*(torch.from_numpy(of) for of in (speed, GAIN * stick + BESIDE, TOP * stick, 0 * stick + 0.1)))
+    driven_ = driven(*(torch.from_numpy(of) for of in (speed, GAIN * stick + BESIDE, TOP * stick, 0 * stick + 0.1)))
     action = np.where(np.arange(count) % 2, DASH, RUN)
     action[speed < TOP * stick] = DASH  # a run that is not at its top gains a share
-    value = driven.numpy()
+    value = driven_.numpy()
     return {"stick": stick, "action": action, "self_x_ground.value": value, "self_x_ground.change": value - speed,
             "same_kind": np.ones(count, bool)}  # fmt: skip
 
@@ -77,7 +77,7 @@ def places_along_x(**fields: list[float] | list[int]) -> Callable[..., torch.Ten
     """Of a match in such a state: fields of the next state → candidates of x, (1, 2, …)."""
     candidates = Candidates(MoveTables())
     zero, whole = torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.int32)
-    state = {name: whole if field.classes else zero for name, field in FIELD.items() if field.role == "state"}
+    state = {name: whole if name in INT_FIELDS else zero for name, field in FIELD.items() if field.role == "state"}
     state |= {name: torch.tensor([value]) for name, value in fields.items()}
     places = {name: zero[:, :1] for name in ("edge_hang", "edge_stand", "edge_y")}
     row, pads = torch.zeros(1, 2, dtype=torch.long), torch.zeros(1, 2, 13)
@@ -136,9 +136,9 @@ def test_walks_of_real_games_are_those_of_their_speed(true_games: Dataset) -> No
 
 def test_a_stick_at_rest_has_a_slope() -> None:
     stick = torch.zeros(1, 1, requires_grad=True)
-    driven = _driven(torch.full((1, 1), 0.5), stick * 0.1, stick * 1.0, torch.full((1, 1), 0.02))
-    driven.sum().backward()
-    assert driven.item() == pytest.approx(0.48)
+    result = driven(torch.full((1, 1), 0.5), stick * 0.1, stick * 1.0, torch.full((1, 1), 0.02))
+    result.sum().backward()
+    assert result.item() == pytest.approx(0.48)
     assert stick.grad is not None
     assert stick.grad.item() == pytest.approx(0.1)
 

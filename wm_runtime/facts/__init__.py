@@ -273,6 +273,36 @@ def throws() -> Throws:
     return Throws(*_arrays("throws.npz", "key", "place", "thrown", "launch"))
 
 
+@dataclass(frozen=True)
+class Ends:
+    """Where animations end that an action outlasts. key: (E, 2) character (internal id) and action · last: (E,) the
+    last state_age · anew: (E,) whether the animation begins anew after it, at 0, or stays there."""
+
+    key: np.ndarray
+    last: np.ndarray
+    anew: np.ndarray
+
+
+def ends() -> Ends:
+    """Measured on the games of train, by `python -m wm_train.measure_ends`."""
+    return Ends(*_arrays("ends.npz", "key", "last", "anew"))
+
+
+@dataclass(frozen=True)
+class Drifts:
+    """How far the stick drives fighters in the air. key: (D, 2) character (internal id) and action · share: (D, 4) of
+    what its tilt adds to the speed along x elsewhere, of what its side adds, of the speed that it leads to, and of
+    friction; the first three are 0 where friction alone acts."""
+
+    key: np.ndarray
+    share: np.ndarray
+
+
+def drifts() -> Drifts:
+    """Measured on the games of train, by `python -m wm_train.measure_drifts`."""
+    return Drifts(*_arrays("drifts.npz", "key", "share"))
+
+
 class Move(NamedTuple):
     """Of the frames within a fighter's box on which it might catch the ledge in this action, the share on which it
     does, and how many there were; `character` None for all."""

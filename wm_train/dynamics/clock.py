@@ -1,4 +1,5 @@
-"""A move's clock where its pace is the game's and no table's: walks, who is grabbed, who is let go, landings cancelled.
+"""A move's clock where its pace is the game's and no table's: walks, who is grabbed, who is let go, landings cancelled,
+animations that end before their action does; and what goes on at one pace goes on at it.
 
 Measured on games of train, each on the frames that the rule names. The game takes fighters one after the other: who
 is grabbed or let go by a fighter that comes before it has its turn on that very frame, so that its clock is a frame
@@ -7,11 +8,13 @@ ahead of that of a first player: each of 4,661 grabs and 5,053 throws.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wm_runtime.facts import character
+from wm_runtime.facts import character, ends
 from wm_runtime.schema import FIELD, PLAYERS
+from wm_train.dynamics.candidates import SHIELD_PUSH, SHIELD_STUN, stun_pace
 from wm_train.dynamics.hurt import Hurt
 from wm_train.dynamics.memory import PRESSED_NOW, PULLED, Past, triggered
 from wm_train.dynamics.named import Named, is_of
@@ -40,6 +43,12 @@ LOOPS_FROM = 33.0
 """From this age on it may begin anew, which is not known."""
 THROWN = (239, 240, 241, 242, 275)
 """Let go of these, a fighter's clock begins at 1, and at 2 for a second player: each of 5,053 throws."""
+UNEVEN = (*range(15, 18), 19, *range(21, 24), *range(60, 65), 224, 227, *range(239, 243), 247, 277, 323)
+"""Actions whose pace changes, or which wait: walks and runs, smashes that are charged, who is grabbed, thrown, …"""
+PACED = (SHIELD_STUN, *range(70, 75), *range(219, 223))
+"""Struck shields, landings and throws, whose pace is not 1 as hitlag ends: that of all others is, in all of 29,017."""
+UNLESS = {29: "PEACH", 32: "PEACH", 35: "PEACH"}
+"""Falls, whose pace is even but for hers."""
 AERIALS, LANDINGS = (65, 69), (70, 74)
 CANCELS = 6
 """A trigger that was pressed at most so many frames before cancels a landing, and hitlag holds a press made in it:
@@ -55,6 +64,12 @@ class Clock(nn.Module):
     """(characters,)."""
     hurt: Tensor
     """(actions,) bool."""
+    even: Tensor
+    """(characters · actions,) bool: who goes on in these does so at one pace."""
+    last: Tensor
+    """(characters · actions,): the last age of the animation, infinite where none is known."""
+    anew: Tensor
+    """(characters · actions,) bool: it begins anew after that."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,6 +82,18 @@ class Clock(nn.Module):
         self.register_buffer("length", length.flatten(), persistent=False)
         self.register_buffer("run_length", run, persistent=False)
         self.register_buffer("hurt", Hurt().kinds, persistent=False)
+        self.actions = FIELD["action"].classes or 0
+        even = torch.ones(len(run), self.actions, dtype=torch.bool)
+        even[:, list(UNEVEN)] = False
+        for action, name in UNLESS.items():
+            even[character(name).internal_id, action] = False
+        known = ends()
+        last, anew = torch.full(even.shape, torch.inf), torch.zeros_like(even)
+        stride = np.isin(known.key[:, 1], (*range(SLOW, FAST + 1), RUN))
+        at = tuple(known.key[~stride].T.astype(int))
+        last[at], anew[at] = torch.from_numpy(known.last[~stride]), torch.from_numpy(known.anew[~stride])
+        for name, table in (("even", even), ("last", last), ("anew", anew)):
+            self.register_buffer(name, table.flatten(), persistent=False)
 
     def forward(self, before: Named, past: Past, action: Tensor, age: Tensor, pace: Tensor) -> Tensor:
         """State and its past, the next action and the age that was chosen for it, and by how much the present action
@@ -80,8 +107,28 @@ class Clock(nn.Module):
         waits = goes_on & is_of(now, WAITING) & is_of(past.numbers["action_1"], PULLED)
         waits = waits & (before["state_age"] < LOOPS_FROM)
         age = torch.where(waits, before["state_age"] + 1 + twice, age)
+        age = torch.where(goes_on, self._even(before, past, age), age)
+        stunned = (now == SHIELD_STUN) & (action == now) & (before["hitlag"] <= 1) & (before["state_age"] < 0.01)
+        stunned &= before["self_x_ground"].abs() < SHIELD_PUSH[2] - 1e-3
+        age = torch.where(stunned, stun_pace(before), age)
         steps = self._steps(before, past, action, pace)
         return torch.where(steps.isnan(), age, steps)
+
+    def _even(self, before: Named, past: Past, age: Tensor) -> Tensor:
+        """Of who goes on in an action, and the age that was chosen (N, 2) → its age: what was even goes on as it did
+        unless it begins anew; after its last age an animation does, or stays there."""
+        now = before["state_age"]
+        move = (before["character"] * self.actions + before["action"]).long()
+        rose = now - past.last["state_age"]
+        lagged = (past.last["hitlag"] > 0) & ~is_of(before["action"], PACED)
+        rose = torch.where(lagged, torch.ones_like(rose), rose)
+        lasts = (past.numbers["frames_in_action"] > 0) & (rose > 0.01)
+        last, anew = self.last[move], self.anew[move]
+        again = ~anew & (age < now - 0.5)
+        goes_on = lasts & self.even[move] & ~again
+        age = torch.where(goes_on, now + rose, age)
+        at_end = torch.where(anew, torch.zeros_like(now), now)
+        return torch.where((now > last - 0.01) & ~again, at_end, age)
 
     def _steps(self, before: Named, past: Past, action: Tensor, pace: Tensor) -> Tensor:
         """Age of a walk that follows upon a walk and of a run upon a run, NaN where none does or is not known."""

@@ -33,7 +33,6 @@ from wm_train.dynamics.candidates import (
     TOLERANCE,
     UNPUSHED,
     Candidates,
-    shield_damage,
 )
 from wm_train.dynamics.clock import Clock, cancelled
 from wm_train.dynamics.constants import constant
@@ -46,7 +45,7 @@ from wm_train.dynamics.kinematics import displacement
 from wm_train.dynamics.landing import Landing
 from wm_train.dynamics.lasers import next_shots
 from wm_train.dynamics.launch import hurt_level
-from wm_train.dynamics.laws import Laws, drifts, ends, leaps, turns
+from wm_train.dynamics.laws import Laws, ends, leaps, turns
 from wm_train.dynamics.ledge import CATCH, Ledge
 from wm_train.dynamics.memory import Past, carry_layout, recall, remember, struck_with
 from wm_train.dynamics.named import Named, bounded, named
@@ -368,14 +367,15 @@ class ExactCore(Core):
         )
         blocks = (after["action"] == SHIELD_STUN) & (before["action"] != SHIELD_STUN)
         after["shield"] = _pick(shields, _only(heads["shield"], blocks, OF_BLOWS))
-        blocks = blocks & (shield_damage(before, after, controllers) > 0)
+        blow = self.candidates.blow(before, after, attack, fresh, controllers)
+        blocks = blocks & (blow > 0)
         row = self.tables.row(before["character"], after["action"], after["state_age"])
         values = {name: _value(heads, name) for name in VELOCITIES}
         velocities = self._velocities(before, past, after["action"], row, attack, rise, controllers, values)
         for name in CHOSEN_IN_TURN:
             options = velocities[name]
             if name in FOLLOWING:
-                more = self.candidates.following(before, after, cosine, controllers)[name]
+                more = self.candidates.following(before, after, cosine, blow)[name]
                 options = torch.cat([options, torch.stack(more, dim=-1)], dim=-1)
             sign = before["facing"].float() if name in MIRRORED else 1.0
             said = _only(heads[name], blocks, SLIDES) if name == "self_x_ground" else heads[name]
@@ -386,15 +386,15 @@ class ExactCore(Core):
         leaps_ = leaps(before, after)
         leapt = self.candidates.leapt(before, controllers, last_controllers)
         followed = torch.where(ruled.isnan(), after["self_x_air"], ruled * cosine)
-        drifts_, cut = drifts(before, after)
-        drifted = self.candidates.drifted(before, controllers, cut)
-        after["self_x_air"] = torch.where(leaps_, leapt, torch.where(drifts_, drifted, followed))
+        drifts, cut, share = self.laws.drifts(before, after)
+        drifted = self.candidates.drifted(before, controllers, cut, share)
+        after["self_x_air"] = torch.where(leaps_, leapt, torch.where(drifts, drifted, followed))
         friction = self.candidates.friction[before["character"].long()]
         along, up, slides = self.slides(before, after, stage_of(match), friction)
         slides &= rise <= 0
         after["knockback_x"] = torch.where(slides, along, after["knockback_x"])
         after["knockback_y"] = torch.where(slides, up, after["knockback_y"])
-        lags = self.candidates.hitlag(before, after, rise, controllers)
+        lags = self.candidates.hitlag(before, rise, blow)
         after["hitlag"] = _pick(lags, _only(heads["hitlag"], blocks, OF_BLOCK)).round().clamp(min=0.0)
         stun, launched = self.tables.launches.hitstun(before, after, rise, attack)
         along, up, thrown_stun, thrown = self.throws.launch(before, after, rise, last_controllers)
@@ -527,14 +527,15 @@ class ExactCore(Core):
         places, cosine = self.geometry.places(stage), slope_at(surfaces, before["x"], before["y"])
         nothing = dict.fromkeys(VELOCITIES, zero)
         by_stick = influence(before, after, past, controllers, surfaces)
-        following = self.candidates.following(before, after, cosine, controllers)
+        blow = self.candidates.blow(before, after, attack, fresh, controllers)
+        following = self.candidates.following(before, after, cosine, blow)
         stun, _ = self.tables.launches.hitstun(before, after, rise, attack)
         options = {
             **self._velocities(before, past, after["action"], rows[0], attack, rise, controllers, nothing),
             "x": self.candidates.x(before, after, past.last, *rows, places, cosine, controllers, last, zero, by_stick),
             "y": self.candidates.y(before, after, *rows, places, surfaces, controllers, last, zero, by_stick),
             "state_age": self.candidates.age(before, after["action"], past.last, zero),
-            "hitlag": self.candidates.hitlag(before, after, rise, controllers),
+            "hitlag": self.candidates.hitlag(before, rise, blow),
             "percent": self.candidates.percent(before, attack, fresh, zero),
             "shield": self.candidates.shield(before, past.last, attack, fresh, controllers, last, zero),
             "misc_as": self.candidates.misc_as(before, after, rows[0], stun, zero),

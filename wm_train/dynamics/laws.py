@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from wm_runtime.facts import character as fighter
+from wm_runtime.facts import drifts as facts_of_drifts
 from wm_runtime.facts import roots
 from wm_runtime.schema import C_, FIELD
 from wm_train.dynamics.memory import Past, tilted
@@ -46,6 +47,8 @@ class Laws(nn.Module):
     count: Tensor
     speed: Tensor
     """(rows,): NaN where unknown."""
+    share: Tensor
+    """(characters · actions, 4): see facts.Drifts; NaN where unknown."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,6 +60,11 @@ class Laws(nn.Module):
             table = torch.zeros(CHARACTERS * ACTIONS, dtype=torch.int64)
             table[move] = torch.from_numpy(column)
             self.register_buffer(name, table, persistent=False)
+        share = torch.full((CHARACTERS, ACTIONS, 4), torch.nan)
+        share[:, list(DRIFTS)] = 1.0
+        drift = facts_of_drifts()
+        share[tuple(drift.key.T.astype(int))] = torch.from_numpy(drift.share)
+        self.register_buffer("share", share.flatten(0, 1), persistent=False)
         speed = np.concatenate([[np.nan], known.speed]).astype(np.float32)
         self.register_buffer("speed", torch.from_numpy(speed), persistent=False)
 
@@ -72,6 +80,17 @@ class Laws(nn.Module):
         within = goes_on & (at >= 0) & (at < self.count[move])
         row = torch.where(within, self.first[move] + at, torch.zeros_like(at))
         return self.speed[row] * after["facing"].float()
+
+    def drifts(self, before: Named, after: Named) -> tuple[Tensor, Tensor, Tensor]:
+        """State and the next action and airborne state → who drifts by law, and whose speed is at most what a fighter
+        may have in the air before it does, (N, 2); and how far the stick drives it, (N, 2, 4)."""
+        flies = (before["airborne"] == 1) & (after["airborne"] == 1) & (before["hitlag"] <= 0)
+        action, falls = after["action"], after["action"] == FALL
+        begins = before["action"] != action
+        share = self.share[(before["character"].long() * ACTIONS + action.long())]
+        known = ~share[..., 0].isnan()
+        drifts = flies & ((~begins & known) | is_of(action, AERIALS) | falls)
+        return drifts, falls & begins, torch.nan_to_num(share)
 
     @staticmethod
     def grounded(before: Named, after: Named, most: Tensor, friction: Tensor) -> Tensor:
@@ -111,16 +130,6 @@ def ends(before: Named, past: Past) -> tuple[Tensor, Tensor]:
     odds = shines.float() * (2 * over.float() - 1) - (shoots & goes_on).float()
     odds = odds * is_of(before["character"], ILLUSIONS) * (before["hitlag"] <= 0)
     return action + torch.where(shines, torch.full_like(action, 2), torch.ones_like(action)), odds * ENDS_ODDS
-
-
-def drifts(before: Named, after: Named) -> tuple[Tensor, Tensor]:
-    """State and the next action and airborne state → who drifts by this law, and whose speed is at most what a fighter
-    may have in the air before it does, (N, 2)."""
-    flies = (before["airborne"] == 1) & (after["airborne"] == 1) & (before["hitlag"] <= 0)
-    action, falls = after["action"], after["action"] == FALL
-    begins = before["action"] != action
-    goes_on = ~begins & is_of(action, DRIFTS)
-    return flies & (goes_on | is_of(action, AERIALS) | falls), falls & begins
 
 
 def leaps(before: Named, after: Named) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wm_runtime.facts import STAGES, TIMING
+from wm_runtime.facts import STAGES, TIMING, ends
 from wm_runtime.replays.rules import (
     DEAD_DOWN,
     DEAD_FLY,
@@ -28,6 +28,8 @@ from wm_train.dynamics.limits import Limits, flagged, jumps
 from wm_train.dynamics.named import Named
 
 LAST_DEAD, FALL = 10, 29
+FALLS_FOR, SPLATS_FOR = 29.0, 40.0
+"""Last ages of the animations of star and screen K.O.s, those of most fighters, for whom they were not measured."""
 CROWDED_X = 16.0
 """x of the platform of a player who is reborn while the other one is, on stages whose platform is at 0."""
 
@@ -47,6 +49,10 @@ class Rules(nn.Module):
     """(LAST_DEAD + 1,): how long each way of dying takes."""
     stock_lost: Tensor
     """(LAST_DEAD + 1,): the frame of each, 0 the first, on which the stock goes."""
+    last_age: Tensor
+    """(characters, LAST_DEAD + 1): the last age of its animation …"""
+    anew: Tensor
+    """… and whether it begins anew then, bool."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,6 +73,14 @@ class Rules(nn.Module):
         self.register_buffer("air_jumps", jumps(unknown=2) - 1, persistent=False)
         self.register_buffer("death_frames", death, persistent=False)
         self.register_buffer("stock_lost", stock_lost, persistent=False)
+        last_age = torch.tensor([FALLS_FOR if way < DEAD_SPLAT else SPLATS_FOR for way in dying])
+        last_age = last_age.repeat(FIELD["character"].classes or 0, 1)
+        anew = (torch.arange(LAST_DEAD + 1) < DEAD_SPLAT).expand(last_age.shape)
+        known = ends()
+        at = known.key[:, 1] <= LAST_DEAD
+        last_age[tuple(known.key[at].T.astype(int))] = torch.from_numpy(known.last[at])
+        self.register_buffer("last_age", last_age, persistent=False)
+        self.register_buffer("anew", anew.clone(), persistent=False)
 
     def forward(self, before: Named, after: Named, stage: Tensor, frames_in_action: Tensor) -> Named:
         """Present state, proposal, stage (N,), frames that the present action has lasted (N, 2) → the next state."""
@@ -80,7 +94,7 @@ class Rules(nn.Module):
 
         after = self._wait_on_platform(before, self.limits(before, after, stage), waiting, frames_in_action)
         after = self._die(before, after, stage, alive=~dead & ~stays_reborn)
-        after = _pick(dead & ~leaves_death, self._lie(before, over, due), after)
+        after = _pick(dead & ~leaves_death, self._lie(before, way, over, due), after)
         after = _pick(leaves_death, self._rebirth(before, stage), after)
         after = _pick(stays_reborn, self._descend(before), after)
         return flagged(after)
@@ -97,7 +111,7 @@ class Rules(nn.Module):
             **after,
             **_still(after["x"]),
             "action": death,
-            "state_age": torch.full_like(x, -1.0),
+            "state_age": torch.where(death <= DEAD_RIGHT, torch.full_like(x, -1.0), torch.zeros_like(x)),
             "percent": before["percent"],
             "stocks": (before["stocks"] - (death <= DEAD_RIGHT).int()).clamp(min=0),
             "airborne": torch.ones_like(death),
@@ -105,14 +119,18 @@ class Rules(nn.Module):
         }
         return _pick(alive & (death >= 0), fallen, {**after, "stocks": before["stocks"]})
 
-    @staticmethod
-    def _lie(before: Named, over: Tensor, due: Tensor) -> Named:
-        """A dying fighter does not move; a star or screen K.O. takes its stock on the frame on which it is `due`."""
-        action = before["action"]
+    def _lie(self, before: Named, way: Tensor, over: Tensor, due: Tensor) -> Named:
+        """A dying fighter does not move; a star or screen K.O. takes its stock on the frame on which it is `due`. Those
+        have an animation, other deaths have none."""
+        action, age = before["action"], before["state_age"]
+        splats = (action == DEAD_FLY) & over
+        move = before["character"].long(), way
+        ended = age > self.last_age[move] - 0.01
+        age = torch.where(ended, torch.where(self.anew[move], torch.zeros_like(age), age), age + 1)
         return {
             **before,
-            "action": action.masked_fill((action == DEAD_FLY) & over, DEAD_SPLAT),
-            "state_age": torch.full_like(before["x"], -1.0),
+            "action": action.masked_fill(splats, DEAD_SPLAT),
+            "state_age": torch.where(action <= DEAD_RIGHT, torch.full_like(age, -1.0), age.masked_fill(splats, 0.0)),
             "stocks": (before["stocks"] - due.int()).clamp(min=0),
         }
 
@@ -152,7 +170,8 @@ class Rules(nn.Module):
         place = {"x": before["x"], "y": before["y"], "percent": before["percent"], **_still(before["x"])}
         over = (before["action"] == REBIRTH_WAIT) & (frames_in_action + 1 >= TIMING["rebirth_wait"])
         action = torch.where(over & waiting, torch.full_like(after["action"], FALL), after["action"])
-        return {**_pick(waiting, {**after, **place}, after), "action": action}
+        age = after["state_age"].masked_fill((before["action"] == REBIRTH) & waiting, 0.0)
+        return {**_pick(waiting, {**after, **place}, after), "action": action, "state_age": age}
 
 
 def match_over(after: Named, frame: Tensor) -> Tensor:
