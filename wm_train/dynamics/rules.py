@@ -50,7 +50,7 @@ class Rules(nn.Module):
     stock_lost: Tensor
     """(LAST_DEAD + 1,): the frame of each, 0 the first, on which the stock goes."""
     last_age: Tensor
-    """(characters, LAST_DEAD + 1): the last age of its animation …"""
+    """(characters · (LAST_DEAD + 1),): the last age of its animation …"""
     anew: Tensor
     """… and whether it begins anew then, bool."""
 
@@ -79,8 +79,8 @@ class Rules(nn.Module):
         known = ends()
         at = known.key[:, 1] <= LAST_DEAD
         last_age[tuple(known.key[at].T.astype(int))] = torch.from_numpy(known.last[at])
-        self.register_buffer("last_age", last_age, persistent=False)
-        self.register_buffer("anew", anew.clone(), persistent=False)
+        self.register_buffer("last_age", last_age.flatten(), persistent=False)
+        self.register_buffer("anew", anew.flatten(), persistent=False)
 
     def forward(self, before: Named, after: Named, stage: Tensor, frames_in_action: Tensor) -> Named:
         """Present state, proposal, stage (N,), frames that the present action has lasted (N, 2) → the next state."""
@@ -124,7 +124,7 @@ class Rules(nn.Module):
         have an animation, other deaths have none."""
         action, age = before["action"], before["state_age"]
         splats = (action == DEAD_FLY) & over
-        move = before["character"].long(), way
+        move = before["character"].long() * (LAST_DEAD + 1) + way
         ended = age > self.last_age[move] - 0.01
         age = torch.where(ended, torch.where(self.anew[move], torch.zeros_like(age), age), age + 1)
         return {
