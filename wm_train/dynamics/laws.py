@@ -2,9 +2,10 @@
 
 Rolls, some attacks and climbing go as fast on the ground as their animation (wm_runtime.facts.roots). Who begins an
 attack in the air out of the squat jumps first and drifts on that very frame: so are 99 % of 1,099 on every second game
-of train. Jumps, falls and attacks in the air drift: 99.8 % of 780,000 frames on every fourth game; who begins to fall
-is not faster than it may be. Who leaves a dash that is faster than its run to turn or to shield keeps a quarter of its
-run's speed less friction. Who lands from a Fox Illusion or Falco Phantasm loses 0.07 units a frame: 642 of 647.
+of train. Jumps, falls and attacks in the air drift: 99.8 % of 780,000 frames on every fourth game; in some moves the
+stick drives less, or not at all (wm_runtime.facts.drifts). Who begins to fall is not faster than it may be.
+Who leaves a dash that is faster than its run to turn or to shield keeps a quarter of its run's speed less friction. Who
+lands from a Fox Illusion or Falco Phantasm loses 0.07 units a frame: 642 of 647.
 """
 
 from __future__ import annotations
