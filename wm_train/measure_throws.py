@@ -14,8 +14,9 @@ import numpy as np
 import wm_runtime.facts
 from wm_runtime.facts import FAMILIES
 from wm_runtime.replays.dataset import Dataset
+from wm_train.dynamics.kinematics import DECAY
 from wm_train.dynamics.launch import SPEED, TURN
-from wm_train.dynamics.throws import DECAY, growth
+from wm_train.dynamics.throws import growth
 
 THROWS, THROWN = FAMILIES["throw"], FAMILIES["thrown"]
 HURT = FAMILIES["damage"]

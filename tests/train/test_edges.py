@@ -12,7 +12,8 @@ from states import but, first, one
 from wm_runtime.facts import STAGES, Stage
 from wm_runtime.facts import character as fighter
 from wm_runtime.replays.dataset import Dataset
-from wm_train.dynamics.edges import BEYOND, TEETER, TOUCHING, Edges, pieces
+from wm_runtime.replays.rules import TEETER
+from wm_train.dynamics.edges import BEYOND, TOUCHING, Edges, pieces
 from wm_train.dynamics.named import Named, named
 
 EDGES = Edges()

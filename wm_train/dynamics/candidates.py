@@ -16,7 +16,7 @@ from wm_train.dynamics.dives import steered
 from wm_train.dynamics.features import AIR_DODGE, AIR_DODGE_DECAY
 from wm_train.dynamics.geometry import Geometry, Surfaces
 from wm_train.dynamics.influence import NUDGE, SHIFT, Influence
-from wm_train.dynamics.kinematics import displacement, length
+from wm_train.dynamics.kinematics import blown, displacement, length
 from wm_train.dynamics.launch import LAUNCHES, turned
 from wm_train.dynamics.laws import TURN_SHARE, slower
 from wm_train.dynamics.memory import L_AND_R
@@ -37,8 +37,6 @@ from wm_train.dynamics.tables import (
 CHARACTERS, ACTIONS = FIELD["character"].classes or 0, FIELD["action"].classes or 0
 REGRESSED, MOVED = 0, 1
 """Candidates of x and y: the network's own value, and where velocities lead."""
-DECAY = 0.051
-"""Loss of knockback's length a frame in the air."""
 MIRRORED = ("self_x_air", "self_x_ground", "knockback_x")
 PUSH, WIND = 0.3, 0.2
 """Units a frame by which fighters who stand in each other push, and by which Dream Land's wind blows outward."""
@@ -194,7 +192,7 @@ class Candidates(nn.Module):
     ) -> dict[str, list[Tensor]]:
         """Launches by the other fighter's move, either way, and the turn by the stick when hitlag ends."""
         x, y = turned(before["knockback_x"], before["knockback_y"], last_controllers)
-        left = _left(x, y)
+        left = blown(x, y)
         along, up, _ = self.tables.launches(before, rise, attack)
         out = {"knockback_x": [x * facing, x * left * facing, *along.unbind(-1), *(-along).unbind(-1)]}
         return {**out, "knockback_y": [y * left, *up.unbind(-1)]}
@@ -211,7 +209,7 @@ class Candidates(nn.Module):
         tilt = controllers[..., C_["main_y"]]
         tilted = length(stick, tilt)
         kx, ky = own["knockback_x"], own["knockback_y"]
-        left = _left(kx, ky)
+        left = blown(kx, ky)
         friction = self.friction[character]
         fall = torch.maximum(y - self.gravity[character], -self.terminal[character])
         none = torch.zeros_like(x)
@@ -372,11 +370,11 @@ class Candidates(nn.Module):
         rubbed = _rubbed(ground, self.friction[character])
         on_ground = self._on_ground(ground, air, stick, character, rubbed)
         _, _, slowed, reached = self._drifting(air, stick, character)
-        blown = before["knockback_x"] * _left(before["knockback_x"], before["knockback_y"])
+        flung = before["knockback_x"] * blown(before["knockback_x"], before["knockback_y"])
         slid = slower(before["knockback_x"], self.friction[character])
         usual = _known(self.tables.of("moves")[next_row][..., _COLUMN["x.change"]], torch.zeros_like(x))
         grounded = [ground, *(on_ground[i] for i in (1, 2, 6, 7, 8, 9, 10))]
-        ways = [*(v * facing for v in grounded), slid, *(v * facing + blown for v in (air, slowed, reached))]
+        ways = [*(v * facing for v in grounded), slid, *(v * facing + flung for v in (air, slowed, reached))]
         return [x + way for way in (*ways, usual * facing)]
 
     def y(
@@ -403,9 +401,9 @@ class Candidates(nn.Module):
         held_main, held_c = (last_controllers[..., C_[name]] * ~by_stick.ruled for name in ("main_y", "c_y"))
         character, own = before["character"].long(), before["self_y"]
         fall = torch.minimum(torch.maximum(own - self.gravity[character], -self.terminal[character]), own)
-        blown = before["knockback_y"] * _left(before["knockback_x"], before["knockback_y"])
+        flung = before["knockback_y"] * blown(before["knockback_x"], before["knockback_y"])
         fast = -self.fast_fall[character]
-        ways = [v + blown for v in (fall, own, own - self.gravity[character], fast, torch.zeros_like(y))]
+        ways = [v + flung for v in (fall, own, own - self.gravity[character], fast, torch.zeros_like(y))]
         ways.append(_known(self.tables.of("moves")[next_row][..., _COLUMN["y.change"]], torch.zeros_like(y)))
         more = [y.flip(1) + kept, moved.flip(1) + kept, moved + SHIFT * held_main, moved + SHIFT * held_c]
         more += [y + NUDGE * held_main, *(y + way for way in ways)]
@@ -495,12 +493,6 @@ def _shielded(before: Named, controllers: Tensor) -> tuple[Tensor, Tensor]:
     light = 1 - torch.maximum(controllers[..., C_["shoulder"]], controllers[..., L_AND_R].amax(dim=-1))
     raised = torch.stack([before["action"] == action for action in SHIELDS]).any(dim=0)
     return raised * (SHIELD_DRAIN - LIGHT_DRAIN * light).clamp(min=0.0), SHIELD_SHARE + LIGHT_SHARE * light
-
-
-def _left(x: Tensor, y: Tensor) -> Tensor:
-    """Share of a knockback (N, 2) that is left a frame later in the air."""
-    far = length(x, y)
-    return ((far - DECAY) / far).clamp(min=0.0)
 
 
 def driven(v: Tensor, push: Tensor, top: Tensor, friction: Tensor) -> Tensor:

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from wm_runtime.facts import FAMILIES, STAGES
-from wm_runtime.replays.rules import DAMAGE_FLY_ROLL, FOUNTAIN_HEIGHTS, POKEMON_STADIUM, REBIRTH_WAIT, RESTS, SAMUS
+from wm_runtime.replays.rules import (
+    DAMAGE_FLY_ROLL,
+    FOUNTAIN_HEIGHTS,
+    POKEMON_STADIUM,
+    REBIRTH_WAIT,
+    RESTS,
+    SAMUS,
+    TEETER,
+)
 from wm_runtime.schema import FIELD
 from wm_train.dynamics.edges import BEYOND, NUMBERS, pieces
 from wm_train.dynamics.limits import jumps
@@ -29,7 +37,7 @@ where that is not, from so far."""
 SINK, INSIDE = 11.3, 5.0
 """An airborne fighter that is so far below solid ground, so far in from its ends, has fallen through it: it lands.
 Nobody lands on what is further above."""
-LANDING, FALL, TEETER = 42, 29, 245
+LANDING, FALL = 42, 29
 HELD = ("grabbed", "thrown", "captured")
 UNSUPPORTED = (*HELD, "entry", "special", "ledge")
 """Families of actions in which fighters are on the ground, by their own account, where nothing is."""

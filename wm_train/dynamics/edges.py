@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from wm_runtime.facts import STAGES, Stage, Surface
 from wm_runtime.facts import character as fighter
+from wm_runtime.replays.rules import TEETER
 from wm_runtime.schema import FIELD
 from wm_train.dynamics.geometry import Geometry
 from wm_train.dynamics.kinematics import displacement
@@ -23,7 +24,7 @@ BEYOND = 0.1
 """So far past the end of the ground fighters still stand on it, units."""
 TOUCHING = 0.2
 """Surfaces whose ends are so near to each other are one piece of ground, units."""
-TEETER, TEETERING = 245, 246
+TEETERING = 246
 STOPS = (
     *range(44, 65), 98, 187, 188, 189, 195, 196, 197, 200, 201, 212, 213, 214, *range(216, 221), 222, *range(233, 236),
     264,

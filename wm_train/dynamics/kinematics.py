@@ -7,10 +7,19 @@ from torch import Tensor
 
 from wm_train.dynamics.named import Named
 
+DECAY = 0.051
+"""Loss of knockback's length a frame in the air, units a frame."""
+
 
 def length(x: Tensor, y: Tensor) -> Tensor:
     """√(x² + y²), never so small that it could not divide."""
     return (x.square() + y.square()).sqrt().clamp(min=1e-6)
+
+
+def blown(x: Tensor, y: Tensor) -> Tensor:
+    """Share of a knockback (N, 2) that is left a frame later in the air."""
+    far = length(x, y)
+    return ((far - DECAY) / far).clamp(min=0.0)
 
 
 def velocity(state: Named) -> tuple[Tensor, Tensor]:

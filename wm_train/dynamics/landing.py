@@ -10,16 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from wm_runtime.schema import C_, FIELD
+from wm_train.dynamics.features import AIR_DODGE, AIR_DODGE_DECAY
+from wm_train.dynamics.feet import DODGE, DODGES
 from wm_train.dynamics.geometry import Surfaces
-from wm_train.dynamics.kinematics import length
+from wm_train.dynamics.kinematics import blown, length
 from wm_train.dynamics.named import Named
 
 ACTIONS = FIELD["action"].classes or 0
 LANDS = (42, 43, 70, 71, 72, 73, 74, 183, 191, 199, 200, 201)
 """Actions of who has come down: landings, and lying or rolling after a fall."""
-DODGE, DODGES, SPEED, DECAY = 236, 29, 3.1, 0.9
-"""An air dodge, the age until which its speed only fades, its first speed, units a frame, and what is left of that a
-frame later."""
 FALLS = (*range(25, 36), *range(65, 70), *range(75, 92), 38)
 """Actions in which gravity alone decides: jumps, falls, attacks in the air, being hurt."""
 DODGED = 43
@@ -63,15 +62,15 @@ class Landing(nn.Module):
         (N, 2) → what to add to the logits of LANDS, (N, 2)."""
         action, vx, vy = before["action"], before["self_x_air"], before["self_y"]
         kx, ky = before["knockback_x"], before["knockback_y"]
-        blown = ((length(kx, ky) - 0.051) / length(kx, ky)).clamp(min=0.0)
+        left = blown(kx, ky)
         stick, tilt = controllers[..., C_["main_x"]], controllers[..., C_["main_y"]]
         dodges, begins = (action == DODGE) & (meant == DODGE), (action != DODGE) & (meant == DODGE)
         fall = torch.minimum(torch.maximum(vy - gravity, -terminal), torch.maximum(vy, -terminal))
-        first = SPEED * DECAY / length(stick, tilt)
-        along = torch.where(dodges, vx * DECAY, torch.where(begins, stick * first, vx + kx * blown))
-        slow = torch.where(dodges, vy * DECAY, torch.where(begins, tilt * first, fall + ky * blown))
+        first = AIR_DODGE * AIR_DODGE_DECAY / length(stick, tilt)
+        along = torch.where(dodges, vx * AIR_DODGE_DECAY, torch.where(begins, stick * first, vx + kx * left))
+        slow = torch.where(dodges, vy * AIR_DODGE_DECAY, torch.where(begins, tilt * first, fall + ky * left))
         falls_fast = (vy + fast).abs() < 0.01
-        fastest = torch.where(dodges | begins, slow, torch.minimum(slow, ky * blown - fast))
+        fastest = torch.where(dodges | begins, slow, torch.minimum(slow, ky * left - fast))
         slow = torch.where(falls_fast & ~dodges & ~begins, fastest, slow)
 
         x, y = before["x"] + along, before["y"]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from wm_runtime.facts import FAMILIES, throws
 from wm_runtime.schema import FIELD
 from wm_train.dynamics.hurt import Hurt
-from wm_train.dynamics.kinematics import length
+from wm_train.dynamics.kinematics import blown
 from wm_train.dynamics.launch import SPEED, STUN, turned
 from wm_train.dynamics.named import Named
 
@@ -28,8 +28,6 @@ FIRST, LAST = min(FAMILIES["throw"]), max(FAMILIES["throw"])
 THROWN = min(FAMILIES["thrown"]), max(FAMILIES["thrown"])
 THROWS = LAST - FIRST + 1
 Number = TypeVar("Number", Tensor, np.ndarray)
-DECAY = 0.051
-"""Loss of knockback's length a frame in the air, units a frame."""
 SAME = 0.03
 """An age is one of a throw's where it differs by less."""
 
@@ -125,7 +123,7 @@ class Throws(nn.Module):
         kb, angle = (torch.where(free, of, torch.ones_like(of)) for of in (kb, torch.deg2rad(angle)))
         facing = after["facing"].flip(1).float()
         x, y = turned(kb * SPEED * angle.cos() * facing, kb * SPEED * angle.sin(), controllers)
-        left = ((length(x, y) - DECAY) / length(x, y)).clamp(min=0.0)
+        left = blown(x, y)
         return x * left, y * left, (kb * STUN + 1e-3).floor(), free
 
     def clock(self, before: Named, action: Tensor, chosen: Tensor) -> Tensor:
