@@ -95,6 +95,14 @@ def test_nobody_lands_on_what_is_far_above() -> None:
     assert [result[name][0, 0] for name in ("airborne", "action", "y")] == [1, FALL, -8]
 
 
+def test_nobody_lands_on_what_is_far_below_where_they_fall_to() -> None:
+    where = next(s for s in STAGES if s.name == "BATTLEFIELD")
+    for from_y, airborne in ((54.4 + 20, 1), (54.4 + 10, 0)):
+        before = one(where, x=0, y=from_y, airborne=1, action=29, ground=1)
+        after = one(where, x=0, y=54.4, action=43, ground=3, self_y=-3)
+        assert settled(before, after)["airborne"][0, 0] == airborne
+
+
 def test_real_games_are_left_as_they_are(real_dataset) -> None:
     """But for first frames of teetering and a few moves whose feet are elsewhere; nobody is ever made to land."""
     moved = frames = 0

@@ -57,6 +57,12 @@ def test_it_stops_on_the_surface_at_the_end_and_not_at_a_seam() -> None:
     assert [first(stopped[name]) for name in ("x", "ground")] == pytest.approx([85.5657, 2], abs=1e-4)
 
 
+def test_nobody_is_taken_to_the_end_of_a_surface_elsewhere() -> None:
+    """`ground` says the left platform of Battlefield, and the fighter is at the right one."""
+    before = one(x=[57.9, 0], y=[27.2, 27.2], ground=[2, 1], action=[ROLL, WAIT])
+    assert first(after(before, STAGE["BATTLEFIELD"], x=[58.9, 0], self_x_ground=[1.0, 0.0])["x"]) == pytest.approx(58.9)
+
+
 def test_special_moves_stop_by_fighter() -> None:
     for name, expected in (("CAPTAIN_FALCON", 85.5657), ("MARTH", 87.0)):
         who = fighter(name).internal_id

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from wm_runtime.facts import FAMILIES, STAGES
 from wm_runtime.replays.rules import (
     DAMAGE_FLY_ROLL,
+    FAR,
     FOUNTAIN_HEIGHTS,
     POKEMON_STADIUM,
     REBIRTH_WAIT,
@@ -23,6 +24,7 @@ from wm_runtime.replays.rules import (
 )
 from wm_runtime.schema import FIELD
 from wm_train.dynamics.edges import BEYOND, NUMBERS, pieces
+from wm_train.dynamics.kinematics import displacement
 from wm_train.dynamics.limits import jumps
 from wm_train.dynamics.named import Named
 from wm_train.dynamics.platforms import FOUNTAIN, REST, SIDES
@@ -37,6 +39,8 @@ where that is not, from so far."""
 SINK, INSIDE = 11.3, 5.0
 """An airborne fighter that is so far below solid ground, so far in from its ends, has fallen through it: it lands.
 Nobody lands on what is further above."""
+DROP = FAR
+"""Nobody lands on what is further below where the velocities take a fighter than its feet can reach, units."""
 LANDING, FALL = 42, 29
 HELD = ("grabbed", "thrown", "captured")
 UNSUPPORTED = (*HELD, "entry", "special", "ledge")
@@ -135,7 +139,8 @@ class Contact(nn.Module):
         stands &= free[..., None]
         spun = (before["action"] == DAMAGE_FLY_ROLL) | ~self.supported[before["action"].long()]  # feet are far up
         rises = height - before["y"][..., None]
-        stands &= (rises < SINK) | (spun | (before["airborne"] == 0))[..., None]
+        drops = (before["y"] + displacement(before, after)[1])[..., None] - height
+        stands &= ((rises < SINK) & (drops < DROP)) | (spun | (before["airborne"] == 0))[..., None]
         was_above = before["y"][..., None] > height - SINK
         within = (x > left + INSIDE) & (x < right - INSIDE)
         was_x = before["x"][..., None]

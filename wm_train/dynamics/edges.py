@@ -39,7 +39,7 @@ SPECIAL_STOPS = {
 NUMBERS = 1 + max(s.id for stage in STAGES for s in stage.surfaces)
 """Ids of surfaces."""
 NEAR = 4.0
-"""Who begins to teeter comes from no further than that, units."""
+"""Who begins to teeter comes from no further than that, and who stops at an end stood no further past one, units."""
 
 
 def pieces(stage: Stage) -> dict[int, tuple[Surface, Surface]]:
@@ -107,7 +107,8 @@ class Edges(nn.Module):
         free = torch.where(rides, free + (next_ - now)[:, :1], free)
         over_left, over_right = free < left - BEYOND, free > right + BEYOND
         move = before["character"].long() * ACTIONS + after["action"].long()
-        stops = stands & self.stops[move] & (before["hitlag"] <= 1) & (after["hitlag"] <= 0)
+        there = (before["x"] > left - NEAR) & (before["x"] < right + NEAR)  # else another surface was said
+        stops = stands & there & self.stops[move] & (before["hitlag"] <= 1) & (after["hitlag"] <= 0)
         begins = stands & (after["action"] == TEETER) & (before["action"] != TEETER) & (before["action"] != TEETERING)
         nearer_left = (free - left).abs() < (free - right).abs()
         near = torch.minimum((free - left).abs(), (free - right).abs()) < NEAR
