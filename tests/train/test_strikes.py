@@ -14,7 +14,7 @@ from wm_train.dynamics.hitboxes import FAR, LATER
 from wm_train.dynamics.lasers import CHEST, FLYING, SHOTS, beside, next_shots
 from wm_train.dynamics.memory import LEAST_STALE, NUMBERS, STRUCK_WITH
 from wm_train.dynamics.named import named
-from wm_train.dynamics.stale import LOSSES, NEVER, counted, freshness, struck_in_game
+from wm_train.dynamics.stale import LOSSES, NEVER, counted, freshness, hit_by_other, struck_in_game
 from wm_train.dynamics.strikes import GRABS, SHIELDS, Strikes, moved_on, near_of_game, nudged, shrunk
 from wm_train.training.whole_games import WholeGames
 
@@ -55,6 +55,13 @@ def test_a_use_of_a_move_counts_once_and_dying_forgets() -> None:
     assert since.item() == 0
     queue, since = counted(queue, since, one(1), one(9), misses, lands)
     assert not queue.any()
+
+
+def test_the_magnifying_glass_is_no_hit() -> None:
+    rise, none = torch.tensor([[1.0, 0.0]]), torch.zeros(1, 2)
+    assert hit_by_other(rise, none, none).tolist() == [[False, False]]
+    assert hit_by_other(rise, torch.tensor([[3.0, 3.0]]), torch.tensor([[3.0, 3.0]])).tolist() == [[True, False]]
+    assert hit_by_other(torch.tensor([[1.82, 0.0]]), none, none).tolist() == [[True, False]]  # a laser of a throw
 
 
 def test_a_whole_game_leaves_what_its_frames_leave_one_after_the_other(true_games: Dataset) -> None:

@@ -17,7 +17,7 @@ from wm_runtime.schema import C_, CONTROL_NAMES, PLAYERS
 from wm_train.dynamics.lasers import FLYING, SHOTS, flown
 from wm_train.dynamics.named import Named, is_of
 from wm_train.dynamics.platforms import PLATFORMS, SIDES, unknown, watched
-from wm_train.dynamics.stale import DYING, LOSSES, NEVER, counted
+from wm_train.dynamics.stale import DYING, LOSSES, NEVER, counted, hit_by_other
 from wm_train.dynamics.wind import WIND, calm, felt
 
 Carry = dict[str, Tensor]
@@ -175,9 +175,11 @@ def advance(numbers: Named, last: Named, state: Named, controllers: Tensor) -> N
     changed = events["frames_in_action"]
     after["action_1"] = torch.where(changed, last["action"], numbers["action_1"])
     after["action_2"] = torch.where(changed, numbers["action_1"], numbers["action_2"])
+    lag = state["hitlag"]
+    struck = hit_by_other(state["percent"] - last["percent"], lag, lag.flip(1))
     queue, since = counted(
-        struck_with(numbers), numbers["since_struck"], after["since_begun"], state["last_attack"],
-        events["since_hit"].flip(1), state["action"] <= DYING,
+        struck_with(numbers), numbers["since_struck"], after["since_begun"], state["last_attack"], struck.flip(1),
+        state["action"] <= DYING,
     )  # fmt: skip
     after |= dict(zip(STRUCK_WITH, queue.unbind(-1), strict=True)) | {"since_struck": since.clamp(max=LIMIT)}
     return {name: after[name] for name in NUMBERS}

@@ -1,13 +1,14 @@
 """Stale moves: a move among the last nine that hit does less damage, and with it less of everything.
 
 Each of a fighter's last nine moves that hit is remembered by its id (`last_attack`); one that hits several times counts
-once, shields do not count, and dying forgets them. Measured on train, 218 games: damage divided by its freshness is
-the commonest value of the attacker's move in 79 % of 16,278 hits, as it is in 43 %.
+once, shields and the magnifying glass do not count, and dying forgets them. Measured on every third game of train:
+damage divided by its freshness is a whole percent that the move does in 14,130 of 14,228 hits by a fighter itself.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,11 +16,14 @@ from torch import Tensor
 
 from wm_train.dynamics.constants import constant
 
+Either = TypeVar("Either", np.ndarray, Tensor)
 LOSSES = (0.09, 0.08, 0.07, 0.06, 0.05, 0.04, 0.03, 0.02, 0.01)
 """Share of damage that a move loses for each place where it stands, the last one first (SmashWiki, Stale-move
 negation)."""
 DYING = 10
 """Last action of dying."""
+MAGNIFIED = 1.0
+"""Percent that the magnifying glass costs at a time, without hitlag: not a hit."""
 NEVER = 250
 """Frames since what has not happened."""
 
@@ -28,6 +32,12 @@ def freshness(queue: Tensor, attack: Tensor) -> Tensor:
     """Ids of the last moves that hit (…, 9) and that of a move (…) → what is left of its damage, 0.55 … 1."""
     losses = constant(LOSSES, queue.device)
     return 1 - ((queue == attack[..., None]).float() * losses).sum(dim=-1)
+
+
+def hit_by_other(rise: Either, hitlag: Either, of_other: Either) -> Either:
+    """Rise of percent, hitlag of who has it and of the other fighter (…) → whether the other fighter hit, (…) bool."""
+    magnified = (abs(rise - MAGNIFIED) < 0.01) & (hitlag <= 0) & (of_other <= 0)
+    return (rise > 0) & ~magnified
 
 
 def counted(
@@ -81,8 +91,8 @@ def frames_since(event: np.ndarray) -> np.ndarray:
 def struck_in_game(columns: dict[str, np.ndarray]) -> Struck:
     """The same from a game's columns (T, 2)."""
     shape = columns["percent"].shape
-    lands = np.zeros(shape, bool)
-    lands[1:] = np.diff(columns["percent"], axis=0)[:, ::-1] > 0
+    lands, lag = np.zeros(shape, bool), columns["hitlag"][1:]
+    lands[1:] = hit_by_other(np.diff(columns["percent"], axis=0), lag, lag[:, ::-1])[:, ::-1]
     dying = columns["action"] <= DYING
     dies = dying.copy()
     dies[1:] &= ~dying[:-1]
