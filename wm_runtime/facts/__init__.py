@@ -303,6 +303,22 @@ def drifts() -> Drifts:
     return Drifts(*_arrays("drifts.npz", "key", "share"))
 
 
+@dataclass(frozen=True)
+class Blows:
+    """How moves launch whom they strike. key: (B, 3) attacker (internal id), its attack (`last_attack`), and the damage
+    that this does when it is fresh, percent · way: (B, 7) growth, fixed and base of its KB (wm_train.dynamics.blows),
+    its angle in degrees, the share of such hits that it launches so, and 1 where it is electric and where it stops its
+    fighter as well. Ways of one key stand one after the other, the commonest first."""
+
+    key: np.ndarray
+    way: np.ndarray
+
+
+def blows() -> Blows:
+    """Measured on the games of train, by `python -m wm_train.measure_blows`."""
+    return Blows(*_arrays("blows.npz", "key", "way"))
+
+
 class Move(NamedTuple):
     """Of the frames within a fighter's box on which it might catch the ledge in this action, the share on which it
     does, and how many there were; `character` None for all."""
