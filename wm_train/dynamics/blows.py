@@ -25,13 +25,13 @@ from torch import Tensor, nn
 
 from wm_runtime.facts import blows
 from wm_runtime.schema import FIELD
-from wm_train.dynamics.launch import SPEED, weights
+from wm_train.dynamics.launch import SPEED, STUN, weights
 from wm_train.dynamics.named import Named, is_of
 
 CHARACTERS = FIELD["character"].classes or 0
 ATTACKS, DAMAGES = 64, 64
 """Ids of attacks, and whole percents, that are told apart."""
-WAYS = 6
+WAYS = 4
 """Most ways to launch of a move and damage that are told apart, the commonest."""
 SAKURAI = 361.0
 IN_AIR, ON_GROUND, FLAT_BELOW = 45.0, 44.0, 32.0
@@ -41,6 +41,8 @@ CROUCHES = (39, 40)
 CROUCH, ELECTRIC = 2 / 3, 1.5
 MERGES = 9
 """Frames without hitlag since a launch, from which on the next is merged with what is left of it."""
+NEARNESS = 4.0
+"""By how much likelier, as a logit, a way to launch is for each unit a frame that it is nearer to what was chosen."""
 KNOWN = 0.02
 """Damage so near a whole percent when fresh is that, percent."""
 LEAST = 1.02
@@ -56,20 +58,21 @@ Number = TypeVar("Number", Tensor, np.ndarray)
 
 @dataclass
 class Launch:
-    """`struck`: who is hit in a way that is known (N, 2) bool · x, y: knockback, units a frame · kb: KB of the hit · away,
-    up: the launch before it was merged · facing: of who is struck · airborne: after it · hitlag: of who is struck, and of
-    who strikes, 0 where that is not stopped."""
+    """All (N, 2). struck: who is hit in a way that is known · air: whether that finds it in the air · x, y: knockback,
+    units a frame, and before it was merged (along, up) · stun: frames of hitstun · facing, airborne, hitlag: of who is
+    struck · stops: hitlag of who strikes, 0 where that is not stopped."""
 
     struck: Tensor
+    air: Tensor
     x: Tensor
     y: Tensor
-    kb: Tensor
-    away: Tensor
+    along: Tensor
     up: Tensor
+    stun: Tensor
     facing: Tensor
     airborne: Tensor
     hitlag: Tensor
-    strikers: Tensor
+    stops: Tensor
 
 
 class Blows(nn.Module):
@@ -81,6 +84,9 @@ class Blows(nn.Module):
     """(attacks, DAMAGES) flat: row of each damage of an attack, 0 for none."""
     way: Tensor
     """(rows, WAYS · 7): facts.Blows.way; the share of those that are not there is 0."""
+    leaps: Tensor
+    lands: Tensor
+    """(actions,) bool."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,6 +103,9 @@ class Blows(nn.Module):
                 rows.append(np.concatenate([ways, np.zeros((WAYS - len(ways), ways.shape[1]), np.float32)]))
         tables = {"move": move, "first": first.flatten(), "way": torch.from_numpy(np.stack(rows).reshape(len(rows), -1)),
                   "weight": torch.from_numpy(weights())}  # fmt: skip
+        for name, actions in (("leaps", LEAPS), ("lands", LANDS)):
+            tables[name] = torch.zeros(FIELD["action"].classes or 0, dtype=torch.bool)
+            tables[name][list(actions)] = True
         for name, table in tables.items():
             self.register_buffer(name, table, persistent=False)
 
@@ -116,32 +125,43 @@ class Blows(nn.Module):
         return kb.clamp(min=0.0), way[..., 3:]
 
     def forward(
-        self, before: Named, meant: Tensor, rise: Tensor, kb: Tensor, way: Tensor, odds: Tensor, left: tuple[Tensor, Tensor],
-        since: Tensor,
+        self, before: Named, after: Named, meant: Tensor, attack: Tensor, rise: Tensor, fresh: Tensor,
+        left: tuple[Tensor, Tensor], since: Tensor,
     ) -> Launch:  # fmt: skip
-        """State; what fighters mean to do and their rises of percent (N, 2); `ways` of the attacks that strike them, and
-        the odds of each as a logit (N, 2, WAYS); what is left of the knockback that they have, x and y, and frames
-        without hitlag since they were launched (N, 2)."""
-        share = way[..., 1]
-        chosen = (odds + share.clamp(min=1e-6).log()).masked_fill(share <= 0, -torch.inf).argmax(dim=-1, keepdim=True)
-        kb, angle, share, electric, stops = (
-            of.gather(-1, chosen)[..., 0] for of in (kb, *way.unbind(dim=-1))
-        )
-        crouches, air = is_of(meant, CROUCHES), in_air(before, meant)
+        """State; the next one's knockback and hitlag as they were chosen; what fighters mean to do; id of the attack
+        that strikes each, its rise of percent and how fresh that attack is; what is left of the knockback that it has, x
+        and y; and frames without hitlag since it was launched (N, 2). Of several ways to launch, the likeliest and
+        nearest to what was chosen counts."""
+        kb, way = self.ways(before, attack, rise, fresh)
+        angle, share, electric, stops = way.unbind(dim=-1)
+        air = self.in_air(before, meant)
+        away, up = flung(kb, angle, air[..., None].expand_as(kb))
+        far = (away.abs() - after["knockback_x"][..., None].abs()).abs() + (up - after["knockback_y"][..., None]).abs()
+        odds = (share.clamp(min=1e-6).log() - NEARNESS * far).masked_fill(share <= 0, -1e9)
+        chosen = odds.argmax(dim=-1, keepdim=True)
+        kb, angle, share, electric, stops = (of.gather(-1, chosen)[..., 0] for of in (kb, *way.unbind(dim=-1)))
+        crouches = is_of(meant, CROUCHES)
         kb = torch.where(crouches, kb * CROUCH, kb)
         away, up = flung(kb, angle, air)
-        x = meeting(before)
-        side = torch.where(x >= x.flip(1), torch.ones_like(x), -torch.ones_like(x))
-        away = away * side
-        merges = since >= MERGES
-        merged = [torch.where(merges, both(new, old), new) for new, old in zip((away, up), left, strict=True)]
-        struck = share > 0
-        lags = lag(rise) * torch.where(electric > 0.5, torch.full_like(kb, ELECTRIC), torch.ones_like(kb))
-        lags = lags.floor() * torch.where(crouches, torch.full_like(kb, CROUCH), torch.ones_like(kb))
+        here = meeting(before)
+        side = torch.where(here >= here.flip(1), torch.ones_like(here), -torch.ones_like(here))
+        along = away * side
+        x, y = (torch.where(since >= MERGES, both(new, old), new) for new, old in zip((along, up), left, strict=True))
+        one = torch.ones_like(kb)
+        lags = (lag(rise) * torch.where(electric > 0.5, ELECTRIC * one, one) + 1e-3).floor()
+        lags = (lags * torch.where(crouches, CROUCH * one, one) + 1e-3).floor()
+        airborne = air | (up > AIRBORNE_FROM) | (kb >= FLIES)
         return Launch(
-            struck, *merged, kb, away, up, -side.int(), (air | (up > AIRBORNE_FROM) | (kb >= FLIES)).int(),
-            (lags + 1e-3).floor(), (lag(rise) * (stops > 0.5)).flip(1),
+            share > 0, air.int(), x, y, along, up, (kb * STUN + 1e-3).floor(), -side.int(), airborne.int(), lags,
+            (lag(rise) * (stops > 0.5)).flip(1),
         )  # fmt: skip
+
+    def in_air(self, before: Named, meant: Tensor) -> Tensor:
+        """State, and what fighters mean to do (N, 2) → whether a hit of the next frame finds them in the air."""
+        begins = meant != before["action"]
+        leaps, lands = (table[meant.long()] & begins for table in (self.leaps, self.lands))
+        up = before["airborne"] == 1
+        return (up & ~lands) | (~up & leaps)
 
 
 def flung(kb: Tensor, angle: Tensor, air: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,10 +197,3 @@ def meeting(before: Named) -> Tensor:
     """x where fighters go on to by their velocities, (N, 2)."""
     own = torch.where(before["airborne"] == 1, before["self_x_air"], before["self_x_ground"])
     return before["x"] + (own + before["knockback_x"]) * (before["hitlag"] <= 1)
-
-
-def in_air(before: Named, meant: Tensor) -> Tensor:
-    """State, and what fighters mean to do (N, 2) → whether a hit of the next frame finds them in the air."""
-    flies = is_of(meant, LEAPS)
-    lands = is_of(meant, LANDS) & (meant != before["action"])
-    return torch.where(before["airborne"] == 1, ~lands, flies & (meant != before["action"]))

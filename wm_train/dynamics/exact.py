@@ -19,6 +19,7 @@ from torch import Tensor
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import CONTROL_NAMES, FIELD, M_, NO_GROUND, NO_PLAYER, PLAYERS, VELOCITIES, state_layout
 from wm_train.config import ExactConfig
+from wm_train.dynamics.blows import Blows, Launch
 from wm_train.dynamics.candidates import (
     FOLLOWING,
     MIRRORED,
@@ -41,7 +42,7 @@ from wm_train.dynamics.features import EMBEDDED, FLAGS, Features, pace, scaled
 from wm_train.dynamics.geometry import Surfaces, crosses, slope_at, support
 from wm_train.dynamics.hurt import Hurt
 from wm_train.dynamics.influence import influence
-from wm_train.dynamics.kinematics import displacement
+from wm_train.dynamics.kinematics import blown, displacement
 from wm_train.dynamics.landing import Landing
 from wm_train.dynamics.lasers import next_shots
 from wm_train.dynamics.launch import hurt_level
@@ -206,7 +207,7 @@ class ExactCore(Core):
         self.candidates = Candidates(self.tables)
         self.geometry = self.candidates.geometry
         self.hurt, self.walk, self.push, self.ledge, self.throws = Hurt(), Walk(), Push(), Ledge(), Throws()
-        self.clock, self.laws, self.slides, self.landing = Clock(), Laws(), Slides(), Landing()
+        self.clock, self.laws, self.slides, self.landing, self.blows = Clock(), Laws(), Slides(), Landing(), Blows()
         against = torch.zeros(2, SIZES["x"])
         against[0, list(PUSHED)] = against[1, list(UNPUSHED)] = -PUSH_ODDS
         self.register_buffer("against", against, persistent=False)
@@ -297,8 +298,10 @@ class ExactCore(Core):
         logits |= heads
         cosine = slope_at(surfaces, before["x"], before["y"])
         if truth is None:
-            stun, launched = self._choose(after, before, past, match, controllers, heads, attack, fresh, rise, cosine)
-            after["action"] = self.hurt(before, after, launched, hurt_level(stun), logits["action"])
+            stun, launched, flung = self._choose(
+                after, before, past, match, controllers, heads, meant, attack, fresh, rise, cosine
+            )
+            after["action"] = self.hurt(*flung, launched, hurt_level(stun), logits["action"])
 
         _, heads = self.network.stage("moved", h, self._contact(before, told, surfaces, stage))
         logits |= heads
@@ -338,10 +341,10 @@ class ExactCore(Core):
 
     def _choose(
         self, after: Named, before: Named, past: Past, match: Tensor, controllers: Tensor, heads: dict[str, Tensor],
-        attack: Tensor, fresh: Tensor, rise: Tensor, cosine: Tensor,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """Puts into `after` what the stage `struck` chooses. → Frames of hitstun of the knockback that it chose, and
-        whether that is a new launch (N, 2)."""
+        meant: Tensor, attack: Tensor, fresh: Tensor, rise: Tensor, cosine: Tensor,
+    ) -> tuple[Tensor, Tensor, tuple[Named, Named]]:  # fmt: skip
+        """Puts into `after` what the stage `struck` chooses. → Frames of hitstun of the knockback that it chose, whether
+        that is a new launch (N, 2), and the state and the next one as a launch finds fighters and flings them."""
         for name in ("airborne", "hurtbox", "jumps", "l_cancel", "ground"):
             after[name] = heads[name].argmax(dim=-1).int()
         turns_, ruled = turns(before, after, past, controllers)
@@ -391,6 +394,11 @@ class ExactCore(Core):
         after["self_x_air"] = torch.where(leaps_, leapt, torch.where(drifts, drifted, followed))
         friction = self.candidates.friction[before["character"].long()]
         along, up, slides = self.slides(before, after, stage_of(match), friction)
+        drift = blown(before["knockback_x"], before["knockback_y"])
+        left = tuple(
+            torch.where(slides, slid, before[name] * drift)
+            for name, slid in (("knockback_x", along), ("knockback_y", up))
+        )
         slides &= rise <= 0
         after["knockback_x"] = torch.where(slides, along, after["knockback_x"])
         after["knockback_y"] = torch.where(slides, up, after["knockback_y"])
@@ -403,7 +411,30 @@ class ExactCore(Core):
         misc = self.candidates.misc_as(before, after, row, stun, _value(heads, "misc_as"))
         first = torch.arange(thrown.shape[1], device=thrown.device)  # the second player has had a frame of it
         after["misc_as"] = torch.where(thrown, thrown_stun - first, _pick(misc, heads["misc_as"]))
-        return torch.where(thrown, thrown_stun, stun), launched & ~thrown
+        hit = self._hit(before, after, past, meant, rise, left)
+        struck = hit.struck & ~thrown & ((after["hitlag"] > 0) | (after["hitlag"].flip(1) > 0))
+        flung = {name: torch.where(struck, getattr(hit, way), after[name])
+                 for name, way in (("knockback_x", "along"), ("knockback_y", "up"))}  # fmt: skip
+        for name, value in (
+            ("knockback_x", hit.x), ("knockback_y", hit.y), ("facing", hit.facing), ("airborne", hit.airborne),
+            ("misc_as", hit.stun), ("hitlag", hit.hitlag),
+        ):  # fmt: skip
+            after[name] = torch.where(struck, value, after[name])
+        stops = struck.flip(1) & ~struck & (hit.stops > 0)
+        after["hitlag"] = torch.where(stops, hit.stops, after["hitlag"])
+        found = {**before, "airborne": torch.where(struck, hit.air, before["airborne"])}
+        stun = torch.where(struck, hit.stun, torch.where(thrown, thrown_stun, stun))
+        return stun, (launched | struck) & ~thrown, (found, {**after, **flung})
+
+    def _hit(
+        self, before: Named, after: Named, past: Past, meant: Tensor, rise: Tensor, left: tuple[Tensor, ...]
+    ) -> Launch:
+        """State and what is known of the next one, what fighters mean to do, rises of percent and what is left of their
+        knockback, x and y (N, 2) → what hits do to them. Who is hit while it hits does so with what it meant to do."""
+        own = self.tables.last_attack[(before["character"] * ACTIONS + meant).long()].int()
+        attack = torch.where(rise > 0, own, after["last_attack"]).flip(1)
+        fresh = freshness(struck_with(past.numbers).flip(1), attack)
+        return self.blows(before, after, meant, attack, rise, fresh, left, past.numbers["since_blow"])
 
     def _ruled(self, before: Named, after: Named) -> Tensor:
         """State; the next action, age, airborne state and facing → the velocity on the ground that laws say, NaN where

@@ -33,15 +33,15 @@ STRUCK_WITH: tuple[str, ...] = tuple(f"struck_with_{i + 1}" for i in range(len(L
 """Ids of the moves with which the fighter hit last, 0 for none: see dynamics.stale."""
 NUMBERS: tuple[str, ...] = (
     *COUNTERS, "action_1", "action_2", "since_begun", "since_press", "since_tech", "since_leap", "since_cancel",
-    "mash", "locked_action", "locked_age", "tilt", "since_tilt", "since_b", "shines",
+    "mash", "locked_action", "locked_age", "tilt", "since_tilt", "since_b", "shines", "since_blow",
     "since_struck", *STRUCK_WITH,
 )  # fmt: skip
 """Columns of the memory's integers: the counters, the two actions before the present one, frames since the action
 began or began anew, since L or R went all the way down, since that counted for a tech, since the fighter's feet
 were locked, since a trigger was pressed that may cancel a landing, how a fighter that is grabbed mashes (`mashed`),
 the action and age of the pose that its feet were locked in, the side (±1, 0 for none yet) to which the stick left the
-middle last, and frames since it did, since B was pressed, for which a reflector has been out but for hitlag, since a
-hit of the fighter landed, and its moves that hit."""
+middle last, and frames since it did, since B was pressed, for which a reflector has been out but for hitlag, without
+hitlag since the fighter was hit, since a hit of the fighter landed, and its moves that hit."""
 AIR_JUMPS = (27, 28)
 """Jumps in the air, forward and backward."""
 LOCKED, AT_PLACE = 9, 0
@@ -136,6 +136,7 @@ def beginning(state: Named) -> Named:
     first |= {"since_press": none + NEVER, "since_tech": none + NEVER, "since_leap": none + NEVER}
     first |= {"since_cancel": none + NEVER, "mash": none, "locked_action": none + AT_PLACE, "locked_age": none}
     first |= {"tilt": none, "since_tilt": none + NEVER, "since_b": none + NEVER, "shines": none + LIMIT}
+    first["since_blow"] = none + NEVER
     return {**first, "since_struck": none + NEVER, **dict.fromkeys(STRUCK_WITH, none)}
 
 
@@ -177,6 +178,8 @@ def advance(numbers: Named, last: Named, state: Named, controllers: Tensor) -> N
     after["action_2"] = torch.where(changed, numbers["action_1"], numbers["action_2"])
     lag = state["hitlag"]
     struck = hit_by_other(state["percent"] - last["percent"], lag, lag.flip(1))
+    flies = (lag <= 0).to(since.dtype)
+    after["since_blow"] = torch.where(struck, flies, (numbers["since_blow"] + flies).clamp(max=LIMIT))
     queue, since = counted(
         struck_with(numbers), numbers["since_struck"], after["since_begun"], state["last_attack"], struck.flip(1),
         state["action"] <= DYING,
