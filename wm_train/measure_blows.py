@@ -19,7 +19,7 @@ import wm_runtime.facts
 from wm_runtime.facts import FAMILIES
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.replays.rules import REBIRTH_WAIT
-from wm_train.dynamics.blows import CROUCHES, DAMAGES, ELECTRIC, SAKURAI, flung, grown, lag, weighed
+from wm_train.dynamics.blows import AGES, CROUCHES, DAMAGES, ELECTRIC, SAKURAI, flung, grown, lag, weighed
 from wm_train.dynamics.launch import SPEED, weights
 from wm_train.dynamics.stale import freshness, hit_by_other, struck_in_game
 
@@ -40,7 +40,7 @@ def hits_of(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A game's columns → hits (H,) of fighters that fly nowhere, neither thrown nor crouching, by fighters that are not
     hit on that frame: `attacker` and id of its `attack`; `damage` when fresh; `weight` of the victim, `percent` that
     counts, whether that is in the air (`air`), and its knockback away from the attacker and up (`away`, `up`), units a
-    frame; hitlag of the victim over its usual, and of the attacker (`lags`, `stops`)."""
+    frame; hitlag of the victim over its usual, and of the attacker (`lags`, `stops`); and that one's `age`."""
     then, now = ({n: v[part] for n, v in columns.items()} for part in (slice(0, -1), slice(1, None)))
     rise, stop = np.diff(columns["percent"].astype(np.float64), axis=0), now["hitlag"]
     hit = hit_by_other(rise, stop, stop[:, ::-1]) & (then["action"] > REBIRTH_WAIT)
@@ -63,7 +63,7 @@ def hits_of(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             "percent": np.floor(then["percent"][at, who]) + rise[at, who], "air": then["airborne"][at, who] == 1,
             "away": now["knockback_x"][at, who] * side, "up": now["knockback_y"][at, who],
             "lags": stop[at, who] / np.maximum(lag(torch.from_numpy(rise[at, who])).numpy(), 1),
-            "stops": stop[at, by],
+            "stops": stop[at, by], "age": now["state_age"][at, by],
         }  # fmt: skip
         for name, value in found.items():
             parts[name].append(value)
@@ -138,15 +138,21 @@ def main(folder: Path) -> None:
     unique, index = np.unique(moves, axis=0, return_inverse=True)
     rng = np.random.default_rng(0)
     key, way = [], []
+    ages = np.zeros((len(unique), AGES), np.uint16)
     for i, move in enumerate(unique):
         mine = {name: value[index == i] for name, value in hits.items()}
+        age = mine["age"][mine["stops"] > 0].round().astype(int)
+        ages[i] = np.bincount(age[(age >= 0) & (age < AGES)], minlength=AGES)
         electric = (np.abs(mine["lags"] - ELECTRIC) < 0.25).mean() > AGREE
         stops = (mine["stops"] > 0).mean() > AGREE
         for found in ways_of(mine, rng):
             key.append(move)
             way.append((*found, electric, stops))
     path = Path(wm_runtime.facts.__file__).parent / "blows.npz"
-    np.savez_compressed(path, key=np.array(key, np.int16), way=np.array(way, np.float32))
+    often = ages.sum(axis=1) >= LEAST
+    np.savez_compressed(
+        path, key=np.array(key, np.int16), way=np.array(way, np.float32), hit=unique[often], age=ages[often]
+    )
     print(f"{len(hits['damage']):,} hits: {len(key)} ways to launch of {len(np.unique(key, axis=0))} moves: {path}")
 
 

@@ -308,15 +308,18 @@ class Blows:
     """How moves launch whom they strike. key: (B, 3) attacker (internal id), its attack (`last_attack`), and the damage
     that this does when it is fresh, percent · way: (B, 7) growth, fixed and base of its KB (wm_train.dynamics.blows),
     its angle in degrees, the share of such hits that it launches so, and 1 where it is electric and where it stops its
-    fighter as well. Ways of one key stand one after the other, the commonest first."""
+    fighter as well. Ways of one key stand one after the other, the commonest first. hit: (H, 3) as `key`, and age:
+    (H, 64) how often that hit at each state_age of its fighter."""
 
     key: np.ndarray
     way: np.ndarray
+    hit: np.ndarray
+    age: np.ndarray
 
 
 def blows() -> Blows:
     """Measured on the games of train, by `python -m wm_train.measure_blows`."""
-    return Blows(*_arrays("blows.npz", "key", "way"))
+    return Blows(*_arrays("blows.npz", "key", "way", "hit", "age"))
 
 
 class Move(NamedTuple):

@@ -29,8 +29,8 @@ from wm_train.dynamics.launch import SPEED, STUN, weights
 from wm_train.dynamics.named import Named, is_of
 
 CHARACTERS = FIELD["character"].classes or 0
-ATTACKS, DAMAGES = 64, 64
-"""Ids of attacks, and whole percents, that are told apart."""
+ATTACKS, DAMAGES, AGES = 64, 64, 64
+"""Ids of attacks, whole percents, and ages of attacks, that are told apart."""
 WAYS = 4
 """Most ways to launch of a move and damage that are told apart, the commonest."""
 SAKURAI = 361.0
@@ -41,6 +41,10 @@ CROUCHES = (39, 40)
 CROUCH, ELECTRIC = 2 / 3, 1.5
 MERGES = 9
 """Frames without hitlag since a launch, from which on the next is merged with what is left of it."""
+RARE = 0.3
+"""Hits of each age that are taken for granted, in the shares that the damages of an attack have at all ages."""
+LEAST_LIKELY = -4.0
+"""Log of the smallest share of a damage at an age that counts."""
 NEARNESS = 4.0
 """By how much likelier, as a logit, a way to launch is for each unit a frame that it is nearer to what was chosen."""
 KNOWN = 0.02
@@ -84,6 +88,8 @@ class Blows(nn.Module):
     """(attacks, DAMAGES) flat: row of each damage of an attack, 0 for none."""
     way: Tensor
     """(rows, WAYS · 7): facts.Blows.way; the share of those that are not there is 0."""
+    likely: Tensor
+    """(rows, AGES) flat: log share of a damage among those that its attack has at each age, 0 where none is known."""
     leaps: Tensor
     lands: Tensor
     """(actions,) bool."""
@@ -92,22 +98,37 @@ class Blows(nn.Module):
         super().__init__()
         known = blows()
         move = torch.zeros(CHARACTERS * ATTACKS, dtype=torch.int32)
-        first = torch.zeros(1 + len(np.unique(known.key[:, :2], axis=0)), DAMAGES, dtype=torch.int32)
-        rows = [np.zeros((WAYS, known.way.shape[1]), np.float32)]
-        for number, (who, attack) in enumerate(np.unique(known.key[:, :2], axis=0), start=1):
+        keys = np.unique(np.concatenate([known.key, known.hit]), axis=0)
+        first = torch.zeros(1 + len(np.unique(keys[:, :2], axis=0)), DAMAGES, dtype=torch.int32)
+        rows = np.zeros((1 + len(keys), WAYS, known.way.shape[1]), np.float32)
+        age = np.zeros((1 + len(keys), AGES), np.float32)
+        for number, (who, attack) in enumerate(np.unique(keys[:, :2], axis=0), start=1):
             move[who * ATTACKS + attack] = number
-            mine = (known.key[:, :2] == (who, attack)).all(axis=1)
-            for damage in np.unique(known.key[mine, 2]):
-                ways = known.way[mine & (known.key[:, 2] == damage)][:WAYS]
-                first[number, damage] = len(rows)
-                rows.append(np.concatenate([ways, np.zeros((WAYS - len(ways), ways.shape[1]), np.float32)]))
-        tables = {"move": move, "first": first.flatten(), "way": torch.from_numpy(np.stack(rows).reshape(len(rows), -1)),
-                  "weight": torch.from_numpy(weights())}  # fmt: skip
+            mine = 1 + np.flatnonzero((keys[:, :2] == (who, attack)).all(axis=1))
+            for row in mine:
+                first[number, int(keys[row - 1, 2])] = row
+                ways = known.way[(known.key == keys[row - 1]).all(axis=1)][:WAYS]
+                rows[row, : len(ways)] = ways
+                age[row] = known.age[(known.hit == keys[row - 1]).all(axis=1)].sum(axis=0)
+            often = age[mine].sum(axis=1, keepdims=True) / max(age[mine].sum(), 1)
+            at = (age[mine] + RARE * often) / (age[mine].sum(axis=0) + RARE)
+            age[mine] = np.where(often > 0, np.log(np.maximum(at, np.exp(LEAST_LIKELY))), 0.0)
+        tables = {
+            "move": move, "first": first.flatten(), "way": torch.from_numpy(rows.reshape(len(rows), -1)),
+            "likely": torch.from_numpy(age.flatten()), "weight": torch.from_numpy(weights()),
+        }  # fmt: skip
         for name, actions in (("leaps", LEAPS), ("lands", LANDS)):
             tables[name] = torch.zeros(FIELD["action"].classes or 0, dtype=torch.bool)
             tables[name][list(actions)] = True
         for name, table in tables.items():
             self.register_buffer(name, table, persistent=False)
+
+    def by_age(self, who: Tensor, attack: Tensor, age: Tensor, damage: Tensor) -> Tensor:
+        """Character of who attacks, its attack's id and age (N, 2), and damages when fresh, percent (N, 2, D) → log share
+        of each among those that the attack has at that age, (N, 2, D); 0 where nothing is known."""
+        move = self.move[who.long() * ATTACKS + attack.clamp(0, ATTACKS - 1).long()].long()[..., None]
+        row = self.first[move * DAMAGES + damage.round().clamp(0, DAMAGES - 1).long()].long()
+        return self.likely[row * AGES + age.round().clamp(0, AGES - 1).long()[..., None]]
 
     def ways(self, before: Named, attack: Tensor, rise: Tensor, fresh: Tensor) -> tuple[Tensor, Tensor]:
         """State; id of the attack that strikes each fighter, its rise of percent and how fresh that attack is (N, 2) →
