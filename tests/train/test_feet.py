@@ -40,7 +40,7 @@ def test_heights_are_those_that_break_the_bounds_least() -> None:
 def falling(frames: int, feet: float, stick: float = 0.0, stage: str = "FINAL_DESTINATION") -> dict[str, np.ndarray]:
     """A game in which a fighter falls onto the ground from 40 units up, its feet so high; the other stands."""
     columns = {name: np.zeros((frames, 2), np.float32) for name in (
-        "x", "y", "percent", "state_age", "self_y", "knockback_x", "knockback_y", "hitlag", "main_y",
+        "x", "y", "percent", "state_age", "self_y", "knockback_x", "knockback_y", "hitlag", "main_x", "main_y",
     )}  # fmt: skip
     columns |= {name: np.zeros((frames, 2), np.int32) for name in ("action", "airborne", "character")}
     columns["action"][:], columns["character"][:], columns["main_y"][:, 0] = 14, FOX, stick

@@ -28,6 +28,10 @@ DOWN = -0.5
 """A stick held further down lets a fighter through platforms, or fall faster; not one that dodges."""
 DODGE, DODGES, DODGE_DECAY = 236, 29, 0.9
 """An air dodge, the age until which its speed only fades, and what of it is left a frame later."""
+DODGE_BEGINS, DODGE_SPEED, DODGED = 1.0, 3.1 * DODGE_DECAY, 43
+"""The first age of one, its speed, units a frame, and landing from it."""
+DODGE_FROM = (*range(25, 35), 38, *range(65, 70))
+"""Actions out of which a fighter may dodge and come down on one frame: jumps, falls, attacks in the air."""
 CATCH = 252
 """Catching the ledge."""
 STEPS, RATE = 800, 0.05
@@ -60,7 +64,16 @@ def bounds_of_game(columns: dict[str, np.ndarray], stage: int) -> dict[str, np.n
     lands &= (below > LOWEST) & (below < HIGHEST)
     before = columns["state_age"][:-2]
     pace = np.where(columns["action"][:-2] == then["action"], np.clip(then["state_age"] - before, 0, 3), 1.0)
-    found = [(then, then["state_age"] + pace, below, lands, np.ones_like(lands))]
+    at_once = (now["action"] == DODGED) & np.isin(then["action"], DODGE_FROM)  # a dodge that comes down as it begins
+    found = [(then, then["state_age"] + pace, below, lands & ~at_once, np.ones_like(lands))]
+    tilt = now["main_y"] / np.maximum(np.hypot(now["main_x"], now["main_y"]), 1e-6)
+    below = now["y"] - then["y"] - tilt * DODGE_SPEED
+    at_once &= flies & (now["airborne"] == 0) & (below > LOWEST) & (below < HIGHEST)
+    begun = {**then, "action": np.full_like(then["action"], DODGE)}
+    found.append((begun, np.full_like(then["state_age"], DODGE_BEGINS), below, at_once, np.ones_like(lands)))
+    above = now["y"] - then["y"]  # on the frame before, feet of who lands were above the ground
+    over = (lands | at_once) & (above > 0) & (above < FARTHEST)
+    found.append((then, then["state_age"], above, over, np.zeros_like(over)))
 
     for surface in surfaces:
         slope = (surface.y[1] - surface.y[0]) / (surface.x[1] - surface.x[0])

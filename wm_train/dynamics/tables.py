@@ -367,6 +367,8 @@ class MoveTables(nn.Module):
             key = step["move"][mask]
             (rows, rank), values, _ = commonest(np.stack([key, np.zeros_like(key)]), value[mask], size)
             table[torch.from_numpy(rows), torch.from_numpy(rank)] = torch.from_numpy(values)
+        for table in (self.age_start, self.age_rate):
+            as_others(table)
 
     def _measure_odds(self, step: dict[str, np.ndarray]) -> None:
         ends, followed = ~step["same"], step["action"].astype(np.int64)
@@ -485,6 +487,16 @@ class MoveTables(nn.Module):
         key = step["move"][landed]
         (rows, _), values, _ = commonest(np.stack([key, np.zeros_like(key)]), step["last_attack"][landed], 1)
         self.last_attack[torch.from_numpy(rows)] = torch.from_numpy(values).long()
+
+
+def as_others(table: Tensor) -> None:
+    """(characters · actions, K): what is not known of a fighter's action, in the first column, becomes what is commonest
+    among the fighters of whom it is."""
+    first = table[:, 0].view(CHARACTERS, ACTIONS)
+    unknown = first.isnan()
+    for action in ((~unknown).any(dim=0) & unknown.any(dim=0)).nonzero()[:, 0].tolist():
+        values, counts = first[~unknown[:, action], action].unique(return_counts=True)
+        first[unknown[:, action], action] = values[counts.argmax()]
 
 
 def commonest(
