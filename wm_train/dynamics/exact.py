@@ -332,12 +332,16 @@ class ExactCore(Core):
     def _hurt_by_percent(self, before: Named, after: Named, hurt: Tensor, logits: Tensor) -> Tensor:
         """State; the next action and percent; actions to be hurt in anew, (N, 2, actions) bool, and logits of all → the
         next action, (N, 2): without a rise of percent nobody is hurt anew (none in 478,738 frames of every fourth game
-        of train), nor by the lasers of Fox's throws, which do not stop anybody."""
+        of train), nor by the lasers of Fox's throws, which do not stop anybody; nor does any action change in hitlag
+        (17, of 128,090 frames of every fifth game, most of them techs at walls)."""
+        now, unhit = before["action"], after["percent"] <= before["percent"]
         anew = self.hurt.kinds[after["action"].long()] & (after["action"] != before["action"])
         shot = (before["character"].flip(1) == FOX) & is_of(after["action"].flip(1), FAMILIES["throw"])
         shot = shot & ~is_of(before["action"], FAMILIES["thrown"])
-        unhurt = self.walk(before, self._chosen(logits.masked_fill(hurt, -FORBIDDEN), before["action"]))
-        return torch.where(anew & (shot | (after["percent"] <= before["percent"])), unhurt, after["action"])
+        unhurt = self.walk(before, self._chosen(logits.masked_fill(hurt, -FORBIDDEN), now))
+        unhurt = torch.where(self.hurt.kinds[now.long()], now, unhurt)
+        action = torch.where(anew & (shot | unhit), unhurt, after["action"])
+        return torch.where(unhit & (before["hitlag"] > 1), now, action)
 
     def _chosen(self, logits: Tensor, before: Tensor) -> Tensor:
         """Logits of actions (N, 2, actions) and the action now → the likeliest, (N, 2) int32."""
