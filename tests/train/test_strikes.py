@@ -338,16 +338,16 @@ def test_a_strike_is_likelier_where_a_hitbox_meets_a_body() -> None:
     says = {}
     for distance in (4.0, 20.0, 60.0):
         state["x"] = torch.tensor([[0.0, distance]])
-        says[distance] = strikes(state, row, action, age, spent)[0]
+        says[distance] = strikes(state, row, action, age, spent)[0][0]
     assert says[4.0][0, 0] > says[20.0][0, 0] > says[60.0][0, 0]
     assert says[4.0][0, 2] == 1
     assert says[60.0][0, 2] == 0
     state["x"] = torch.tensor([[0.0, 14.0]])
-    stands = strikes(state, row, action, age, spent)[0, 0, 0]
+    stands = strikes(state, row, action, age, spent)[0][0, 0, 0]
     action, state["shield"] = torch.tensor([[NAIR, SHIELDS[1]]]), torch.tensor([[60.0, 60.0]])
-    full = strikes(state, row, action, age, spent)[0, 0, 0]
+    full = strikes(state, row, action, age, spent)[0][0, 0, 0]
     state["shield"] = torch.tensor([[60.0, 10.0]])
-    assert full > strikes(state, row, action, age, spent)[0, 0, 0]
+    assert full > strikes(state, row, action, age, spent)[0][0, 0, 0]
     assert full > stands
     assert (says[4.0][1] == says[60.0][1]).all()  # who stands strikes nobody
-    assert strikes(state, row, action, age, ~spent)[0, 0, 4] == 0
+    assert strikes(state, row, action, age, ~spent)[0][0, 0, 4] == 0

@@ -56,7 +56,7 @@ from wm_train.dynamics.push import Push
 from wm_train.dynamics.select import LAST_RULED_ACTION, REBIRTH_WAIT
 from wm_train.dynamics.slides import Slides
 from wm_train.dynamics.stale import freshness
-from wm_train.dynamics.strikes import ACTIVE, COLUMNS, FRESH, GRABS, LOGIT_SCALE, NEVER, shielding
+from wm_train.dynamics.strikes import ACTIVE, BOXES, COLUMNS, FRESH, GRABS, LOGIT_SCALE, NEVER, shielding
 from wm_train.dynamics.tables import DAMAGES, MoveTables
 from wm_train.dynamics.throws import Throws
 from wm_train.dynamics.walk import Walk
@@ -269,7 +269,7 @@ class ExactCore(Core):
             h, kept = self.network.trunk(numbers, classes, remembered, memory["steps"] == 0)
         logits = {"intent": _allowed(self.network.intents(h), before["action"])}
         meant = logits["intent"].argmax(dim=-1).int()
-        strikes = self._strikes(before, past, meant)
+        strikes, box = self._strikes(before, past, meant)
         h = self.network.decide(h, torch.cat([self._vectors(before, meant, dropped), strikes], dim=-1))
         stage = stage_of(match)
         catching = self.ledge(before, past, stage, controllers)
@@ -293,8 +293,7 @@ class ExactCore(Core):
         attack = self._attack(before, told["action"])
         fresh = self._fresh(past, attack)
         options = self.candidates.percent(before, attack, fresh, _value(heads, "percent"))
-        by_age = self._by_age(before, past, told["action"], attack, heads["percent"])
-        logits["percent"] = heads["percent"] = by_age
+        logits["percent"] = heads["percent"] = self._likely(before, past, told["action"], attack, box, heads["percent"])
         after["percent"] = torch.maximum(_struck(options, heads["percent"]), before["percent"])
         if truth is None:
             after["action"] = self._hurt_by_percent(before, after, hurt, logits["action"])
@@ -475,28 +474,33 @@ class ExactCore(Core):
         begins = torch.nan_to_num(self.tables.age_start[move][..., 0], 1.0)
         return torch.where(action == before["action"], before["state_age"] + rate, begins)
 
-    def _by_age(self, before: Named, past: Past, action: Tensor, attack: Tensor, logits: Tensor) -> Tensor:
-        """Next actions and the other fighter's moves (N, 2), logits of the candidates of percent → the same, and how
-        likely each damage is at the age that the other fighter's move has then; whether there is any stays as it was."""
+    def _likely(
+        self, before: Named, past: Past, action: Tensor, attack: Tensor, box: Tensor, logits: Tensor
+    ) -> Tensor:
+        """Next actions, the other fighter's moves and with which hitbox they strike (N, 2), logits of the candidates of
+        percent → the same, and how likely each damage is at the age that the other fighter's move has then, and by that
+        hitbox; whether there is any stays as it was."""
         age = self._ages(before, past, action).flip(1)
         damage = torch.nan_to_num(self.tables.damage[attack], 0.0)
         likely = self.blows.by_age(before["character"].flip(1), self.tables.last_attack[attack], age, damage)
+        by_box = self.tables.by_box[attack].unflatten(-1, (BOXES, DAMAGES))
+        by_box = (by_box * (torch.arange(BOXES, device=box.device) == box[..., None])[..., None]).sum(dim=-2)
         said = logits[..., -DAMAGES:]
-        told = said + likely
+        told = said + likely + by_box
         told = told + (said.logsumexp(dim=-1) - told.logsumexp(dim=-1))[..., None]
         return torch.cat([logits[..., :-DAMAGES], told], dim=-1)
 
-    def _strikes(self, before: Named, past: Past, action: Tensor) -> Tensor:
+    def _strikes(self, before: Named, past: Past, action: Tensor) -> tuple[Tensor, Tensor]:
         """If these are the next actions (N, 2): numbers about the other fighter striking this one, and the reverse,
-        (N, 2, 2 · COLUMNS)."""
+        (N, 2, 2 · COLUMNS); and the hitbox with which the other one would, (N, 2)."""
         same = action == before["action"]
         age = self._ages(before, past, action)
         grabs = (before["action"] == GRABS[0]) | (before["action"] == GRABS[1])
         action, age = torch.where(grabs, before["action"], action), torch.where(grabs, before["state_age"], age)
         spent = same & (past.numbers["since_hitlag"] <= past.numbers["since_begun"])
         row = self.tables.row(before["character"], before["action"], before["state_age"])
-        mine = self.tables.strikes(before, row, action, age, spent, self.tables.fold)
-        return torch.cat([mine.flip(1), mine], dim=-1)
+        mine, box = self.tables.strikes(before, row, action, age, spent, self.tables.fold)
+        return torch.cat([mine.flip(1), mine], dim=-1), box.flip(1)
 
     def _struck_odds(self, before: Named, past: Past, meant: Tensor, strikes: Tensor) -> Tensor:
         """What the odds of lasers and of `strikes` (`_strikes`) say of being hurt, as a logit (N, 2), to who does not

@@ -24,10 +24,10 @@ from wm_train.dynamics.hitboxes import FAR, HitboxDistance
 from wm_train.dynamics.kinematics import velocity
 from wm_train.dynamics.lasers import KINDS, WIDE, beside, kinds
 from wm_train.dynamics.named import Named, is_of
-from wm_train.dynamics.stale import begins_anew, frames_since
+from wm_train.dynamics.stale import Struck, begins_anew, frames_since, freshness, struck_in_game
 
 CHARACTERS, ACTIONS = FIELD["character"].classes or 0, FIELD["action"].classes or 0
-CIRCLES = 3
+CIRCLES, BOXES = 3, 4
 HEIGHTS = (0.2, 0.5, 0.8)
 """Where the circles are before anything is known, shares of a fighter's height."""
 RADIUS = 2.0
@@ -40,6 +40,9 @@ NEVER = -12.0
 COLUMNS, ACTIVE, FRESH, LOGIT_SCALE = 7, 2, 3, 0.25
 """Numbers about each direction of striking: the first is the logit of a strike by that scale, two more are whether a
 hitbox is there and whether it has not hit already."""
+TOUCHES = 0.25
+"""A hitbox that is so near to a body touches it, units. Of several that do the first one listed strikes: on val it says
+the damage of 88.6 % of hits that might do several, and their age alone that of 74 %."""
 SHIELDS = (178, 179, 181, 182)
 """Raising a shield, holding it, struck, reflecting: a hitbox that reaches the shield is stopped by it, a grab not."""
 BUBBLE = (0.0, 7.0, 9.0)
@@ -125,9 +128,10 @@ class Strikes(nn.Module):
 
     def forward(
         self, state: Named, row: Tensor, action: Tensor, age: Tensor, spent: Tensor, fold: Tensor | None = None
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         """State and row of the tables (N, 2); next action and age, and whether that has hit already (N, 2) → numbers
-        about each fighter striking the other, (N, 2, COLUMNS). `fold`: that of MoveTables."""
+        about each fighter striking the other, (N, 2, COLUMNS), and the hitbox with which it would, (N, 2) int64. `fold`:
+        that of MoveTables."""
         move = (state["character"] * ACTIONS + action).long()
         (x, y), facing = moved_on(state), state["facing"].float()
         told, shift = self._told(fold)
@@ -144,7 +148,14 @@ class Strikes(nn.Module):
         at_x, at_y = _where_struck(now, ahead, up, turned, body.flip(1))
         columns = [logit.clamp(NEVER, 8.0) * LOGIT_SCALE, (logit * 0.7).clamp(-1.0, 1.0), active.float(), fresh,
                    logit.sigmoid() * fresh, at_x * active, at_y * active]  # fmt: skip
-        return torch.stack(columns, dim=-1)
+        return torch.stack(columns, dim=-1), first_box(now, ahead, up, turned, body.flip(1), self.shape[1])
+
+    def box_of(self, near: dict[str, np.ndarray]) -> np.ndarray:
+        """Frames of `near_of_game` and their `row` (P,) → the hitbox that strikes, (P,), if one does."""
+        of = {name: torch.from_numpy(np.ascontiguousarray(near[name])) for name in near}
+        now = nudged(self._boxes(of["move"], of["age"])[0], self.nudge[of["move"]])
+        body = self.body[of["victim"]] + self.body_row[of["row"]]
+        return first_box(now, of["ahead"], of["up"], of["turned"], body, self.shape[1]).numpy()
 
     def reach(self, lasers: Tensor, state: Named, row: Tensor, fold: Tensor | None = None) -> Tensor:
         """Lasers of the next frame (N, 2, 1 + FLYING, SHOTS), the present state and its row of the tables (N, 2) → the
@@ -385,10 +396,21 @@ def _where_struck(now: Tensor, ahead: Tensor, up: Tensor, turned: Tensor, body: 
     return ((box_x - ahead) * turned * 0.1).clamp(-2.0, 2.0), ((box_y - up) * 0.1).clamp(-2.0, 2.0)
 
 
+def first_box(
+    now: Tensor, ahead: Tensor, up: Tensor, turned: Tensor, body: Tensor, share: Tensor
+) -> Tensor:
+    """As `Strikes._logit` → the first hitbox that touches a circle, or else the nearest, (…) int64."""
+    gap = (_apart(now, ahead, up, turned, body) - body[..., None, :, 2]).amin(dim=-1) - now[..., 2] * share
+    gap = torch.where(now[..., 2] > 0, gap, torch.full_like(gap, FAR))  # (…, 4)
+    order = torch.arange(BOXES, device=gap.device, dtype=gap.dtype)
+    return torch.where(gap < TOUCHES, order - BOXES, gap).argmin(dim=-1)
+
+
 def near_of_game(columns: dict[str, np.ndarray], strikes: Strikes) -> dict[str, np.ndarray]:
     """A game's columns → frames on which a move's hitbox is near a fighter that it could hit: `move` and `age` of the
     attacker, `ahead` and `up` where the victim is, `turned`, `victim` its move and `victim_age`, `shields` whether
-    its shield is what would be struck, `shield`, `hit`, (P,) each."""
+    its shield is what would be struck, `shield`, `hit`, and the `damage` of that, percent of the move when fresh, (P,)
+    each."""
     before, after = ({n: v[part] for n, v in columns.items()} for part in (slice(None, -1), slice(1, None)))
     found: dict[str, list[np.ndarray]] = {}
     free = (before["hitlag"] <= 1).astype(np.float32)
@@ -413,6 +435,7 @@ def near_of_game(columns: dict[str, np.ndarray], strikes: Strikes) -> dict[str, 
     blocked = np.isin(after["action"], SHIELDS[2:]) & (after["hitlag"] > 0) & (before["hitlag"] <= 1)
     struck = after["percent"] - before["percent"] > 0.01
     struck |= np.isin(after["action"], CAUGHT) & ~np.isin(before["action"], CAUGHT)
+    hits, rise = struck_in_game(columns), after["percent"] - before["percent"]
     for a, v in ((0, 1), (1, 0)):
         ahead, up = (x[:, v] - x[:, a]) * after["facing"][:, a], y[:, v] - y[:, a]
         chosen = active[:, a] & ~spent[:, a] & (before["hitlag"][:, a] <= 1) & (before["hurtbox"][:, v] == 0)
@@ -426,8 +449,16 @@ def near_of_game(columns: dict[str, np.ndarray], strikes: Strikes) -> dict[str, 
             "victim": before["character"][:, v].astype(np.int64) * ACTIONS + before["action"][:, v],
             "victim_age": before["state_age"][:, v].astype(np.float32),
             "shields": stopped, "shield": before["shield"][:, v].astype(np.float32),
-            "hit": np.where(stopped, blocked[:, v], struck[:, v]),
+            "hit": np.where(stopped, blocked[:, v], struck[:, v]), "damage": _damage(hits, rise, after, a),
         }  # fmt: skip
         for name, value in values.items():
             found.setdefault(name, []).append(value[chosen])
     return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def _damage(hits: Struck, rise: np.ndarray, after: dict[str, np.ndarray], attacker: int) -> np.ndarray:
+    """What a game says of its hits, rises of percent (T, 2), the columns of the frames on which those are, and the number
+    of who attacks → percent of its moves when fresh, (T,)."""
+    queue = torch.from_numpy(hits.at(np.arange(len(rise)))[1][:, attacker])
+    attack = torch.from_numpy(after["last_attack"][:, attacker].astype(np.int32))
+    return (rise[:, 1 - attacker] / freshness(queue, attack).numpy()).astype(np.float32)

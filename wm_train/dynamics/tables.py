@@ -21,7 +21,7 @@ from wm_train.dynamics.launch import Launches, weights
 from wm_train.dynamics.memory import AT_PLACE, LOCKED
 from wm_train.dynamics.named import Named
 from wm_train.dynamics.stale import frames_since, freshness, struck_in_game
-from wm_train.dynamics.strikes import Strikes, near_of_game
+from wm_train.dynamics.strikes import BOXES, Strikes, near_of_game
 
 CHARACTERS, ACTIONS = FIELD["character"].classes or 0, FIELD["action"].classes or 0
 AGES = 120
@@ -44,6 +44,9 @@ CHANGES, VALUES = 24, 8
 AGE_STARTS, AGE_RATES = 3, 3
 """Commonest first ages and rates that are kept of a move."""
 DAMAGES = 6
+SAME_DAMAGE, FEW, LEAST_LIKELY = 0.02, 0.3, 4.0
+"""Damages so near each other are the same, percent; so many hits by a hitbox say nothing yet of what it does; and by so
+much, as a logit, it makes a damage likelier or less likely at most."""
 """Commonest rises of percent that are kept of an attacker's move."""
 WALKS, DASH, RUN = (15, 16, 17), 20, 21
 USUAL_DASH, MOST_DASH = (0.06, 0.02), 0.3
@@ -177,6 +180,7 @@ class MoveTables(nn.Module):
             self.register_buffer(f"{name}seen", torch.zeros(size))
             self.register_buffer(f"{name}vectors", torch.zeros(size, dtype=torch.int64))
         self.register_buffer("known", torch.zeros(moves, dtype=torch.bool))
+        self.register_buffer("by_box", torch.zeros(moves, BOXES * DAMAGES))
         self.folds, self.fold = {}, None
         self.launches = Launches()
         self.strikes = Strikes(rows)
@@ -278,6 +282,7 @@ class MoveTables(nn.Module):
             {**of, "row": self._rows(of["victim"], of["victim_age"])} for of in (near, near_lasers(dataset, games))
         )
         self.strikes.measure(near, self._owners(), shot)
+        self._measure_boxes(near)
 
     def _measure_moves(self, step: dict[str, np.ndarray]) -> None:
         index = np.clip(np.floor(step["state_age"] + 1.001), 0, AGES - 1).astype(np.int64)
@@ -472,6 +477,23 @@ class MoveTables(nn.Module):
         walls = dict(zip(self._rows(move, age).tolist(), height.tolist(), strict=True))
         walls.pop(0, None)
         self.feet = heights(bounds, self._rows(bounds["move"], bounds["age"]), self._owners()[1:], walls)
+
+    def _measure_boxes(self, near: dict[str, np.ndarray]) -> None:
+        """By frames of `near_of_game` and their `row`: how much likelier each of a move's damages is than otherwise where
+        a certain one of its hitboxes strikes, as a logit."""
+        at = near["hit"] & ~near["shields"] & (near["damage"] > 0)
+        near = {name: value[at] for name, value in near.items()}
+        of = self.damage.numpy()[near["move"]]  # (H, DAMAGES)
+        off = np.abs(np.nan_to_num(of, nan=np.inf) - near["damage"][:, None])
+        known = off.min(axis=1) < SAME_DAMAGE
+        box, rank, move = self.strikes.box_of(near)[known], off.argmin(axis=1)[known], near["move"][known]
+        counts = np.zeros((len(self.damage), BOXES, DAMAGES), np.float32)
+        np.add.at(counts, (move, box, rank), 1)
+        share = counts.sum(axis=1, keepdims=True) / np.maximum(counts.sum(axis=(1, 2), keepdims=True), 1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            told = (counts + FEW * share) / (counts.sum(axis=2, keepdims=True) + FEW) / share
+            logit = np.where(share > 0, np.log(told), 0.0)
+        self.by_box = torch.from_numpy(logit.clip(-LEAST_LIKELY, LEAST_LIKELY).reshape(len(counts), -1).astype(np.float32))
 
     def _measure_attacks(self, step: dict[str, np.ndarray]) -> None:
         hit = step["percent.change"] > 0
