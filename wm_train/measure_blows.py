@@ -95,9 +95,11 @@ def angles_of(kb: np.ndarray, hits: dict[str, np.ndarray]) -> list[tuple[float, 
     true = np.stack([hits["away"], hits["up"]])
     tried = np.unique(np.round(np.degrees(np.arctan2(true[1], true[0]))))
     tried = np.concatenate([[SAKURAI], tried[~np.isin(tried, (44, 45, 0))], [0, 44, 45]])
-    values = [torch.from_numpy(np.broadcast_to(v, (len(tried), len(kb))).copy()) for v in (kb, tried[:, None])]
-    either = [torch.stack(flung(*values, torch.full_like(values[0], air, dtype=torch.bool))) for air in (False, True)]
-    told = np.stack([np.abs(way.numpy() - true[:, None]).sum(axis=0) < EXACT for way in either]).any(axis=0)
+    all_kb, all_tried = (torch.from_numpy(v) for v in map(np.copy, np.broadcast_arrays(kb, tried[:, None])))
+    told = np.zeros((len(tried), len(kb)), bool)
+    for air in (False, True):
+        way = torch.stack(flung(all_kb, all_tried, torch.full_like(all_kb, air, dtype=torch.bool))).numpy()
+        told |= np.abs(way - true[:, None]).sum(axis=0) < EXACT
     left, found = np.ones(len(kb), bool), []
     while (count := (told & left).sum(axis=1)).max() >= max(LEAST, SHARE * len(kb)):
         best = int(count.argmax())

@@ -362,8 +362,9 @@ class ExactCore(Core):
         self, after: Named, before: Named, past: Past, match: Tensor, controllers: Tensor, heads: dict[str, Tensor],
         meant: Tensor, attack: Tensor, fresh: Tensor, rise: Tensor, cosine: Tensor,
     ) -> tuple[Tensor, Tensor, tuple[Named, Named]]:  # fmt: skip
-        """Puts into `after` what the stage `struck` chooses. → Frames of hitstun of the knockback that it chose, whether
-        that is a new launch (N, 2), and the state and the next one as a launch finds fighters and flings them."""
+        """Puts into `after` what the stage `struck` chooses. → Frames of hitstun of the knockback that it chose,
+        whether that is a new launch (N, 2), and the state and the next one as a launch finds fighters and flings them.
+        """
         for name in ("airborne", "hurtbox", "jumps", "l_cancel", "ground"):
             after[name] = heads[name].argmax(dim=-1).int()
         turns_, ruled = turns(before, after, past, controllers)
@@ -531,8 +532,8 @@ class ExactCore(Core):
         )
 
     def _attack(self, before: Named, action: Tensor) -> Tensor:
-        """State and next actions → the move that strikes each fighter, if one does, (N, 2): what the other one does, and
-        what that did if it is struck itself."""
+        """State and next actions → the move that strikes each fighter, if one does, (N, 2): what the other one does,
+        and what that did if it is struck itself."""
         hurt = self.hurt.kinds[action.long()] & (action != before["action"])
         return (before["character"] * ACTIONS + torch.where(hurt, before["action"], action)).flip(1).long()
 

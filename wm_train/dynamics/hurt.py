@@ -79,5 +79,6 @@ class Hurt(nn.Module):
         rolls = column == FLIES[-1]
         flat = torch.stack([column == action for action in FLIES[:3]]).any(dim=0)
         others = said.masked_fill(~flat, -1e9).logsumexp(dim=-1)
-        chance = torch.where(percent >= ROLLS_FROM, others + math.log(ROLLS / (1 - ROLLS)), torch.full_like(others, -1e9))
+        chance = others + math.log(ROLLS / (1 - ROLLS))
+        chance = torch.where(percent >= ROLLS_FROM, chance, torch.full_like(chance, -1e9))
         return torch.where(rolls, chance[..., None], said)

@@ -15,6 +15,7 @@ from wm_runtime.facts import FAMILIES, physics
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import FIELD, VELOCITIES
 from wm_train.dynamics.beams import near_lasers
+from wm_train.dynamics.blows import LEAST_LIKELY, RARE
 from wm_train.dynamics.feet import bounds_of_game, heights, shown_by_walls
 from wm_train.dynamics.geometry import Geometry
 from wm_train.dynamics.launch import Launches, weights
@@ -44,9 +45,8 @@ CHANGES, VALUES = 24, 8
 AGE_STARTS, AGE_RATES = 3, 3
 """Commonest first ages and rates that are kept of a move."""
 DAMAGES = 6
-SAME_DAMAGE, FEW, LEAST_LIKELY = 0.02, 0.3, 4.0
-"""Damages so near each other are the same, percent; so many hits by a hitbox say nothing yet of what it does; and by so
-much, as a logit, it makes a damage likelier or less likely at most."""
+SAME_DAMAGE = 0.02
+"""Damages so near each other are the same, percent."""
 """Commonest rises of percent that are kept of an attacker's move."""
 WALKS, DASH, RUN = (15, 16, 17), 20, 21
 USUAL_DASH, MOST_DASH = (0.06, 0.02), 0.3
@@ -479,8 +479,8 @@ class MoveTables(nn.Module):
         self.feet = heights(bounds, self._rows(bounds["move"], bounds["age"]), self._owners()[1:], walls)
 
     def _measure_boxes(self, near: dict[str, np.ndarray]) -> None:
-        """By frames of `near_of_game` and their `row`: how much likelier each of a move's damages is than otherwise where
-        a certain one of its hitboxes strikes, as a logit."""
+        """By frames of `near_of_game` and their `row`: how much likelier each of a move's damages is than otherwise
+        where a certain one of its hitboxes strikes, as a logit."""
         at = near["hit"] & ~near["shields"] & (near["damage"] > 0)
         near = {name: value[at] for name, value in near.items()}
         of = self.damage.numpy()[near["move"]]  # (H, DAMAGES)
@@ -491,9 +491,9 @@ class MoveTables(nn.Module):
         np.add.at(counts, (move, box, rank), 1)
         share = counts.sum(axis=1, keepdims=True) / np.maximum(counts.sum(axis=(1, 2), keepdims=True), 1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            told = (counts + FEW * share) / (counts.sum(axis=2, keepdims=True) + FEW) / share
-            logit = np.where(share > 0, np.log(told), 0.0)
-        self.by_box = torch.from_numpy(logit.clip(-LEAST_LIKELY, LEAST_LIKELY).reshape(len(counts), -1).astype(np.float32))
+            told = (counts + RARE * share) / (counts.sum(axis=2, keepdims=True) + RARE) / share
+            logit = np.where(share > 0, np.log(told), 0.0).clip(LEAST_LIKELY, -LEAST_LIKELY)
+        self.by_box = torch.from_numpy(logit.reshape(len(counts), -1).astype(np.float32))
 
     def _measure_attacks(self, step: dict[str, np.ndarray]) -> None:
         hit = step["percent.change"] > 0
@@ -512,8 +512,8 @@ class MoveTables(nn.Module):
 
 
 def as_others(table: Tensor) -> None:
-    """(characters · actions, K): what is not known of a fighter's action, in the first column, becomes what is commonest
-    among the fighters of whom it is."""
+    """(characters · actions, K): what is not known of a fighter's action, in the first column, becomes what is
+    commonest among the fighters of whom it is."""
     first = table[:, 0].view(CHARACTERS, ACTIONS)
     unknown = first.isnan()
     for action in ((~unknown).any(dim=0) & unknown.any(dim=0)).nonzero()[:, 0].tolist():

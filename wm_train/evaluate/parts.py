@@ -108,6 +108,10 @@ def _change_precision(case: Case) -> Sums:
 # --- what a hit does, shields ----------------------------------------------------------------------------------------
 
 
+DAMAGE, KNOCKBACK = {"percent": 0.02}, {"knockback_x": 0.01, "knockback_y": 0.01}
+"""Fields that a hit sets, and to how much they are right, percent and units a frame."""
+
+
 def _on_hits(fields: tuple[str, ...], found: bool) -> Callable[[Case], Sums]:
     """Mean error of fields on true hit frames; `found`: on those alone that the model foresaw."""
 
@@ -118,6 +122,21 @@ def _on_hits(fields: tuple[str, ...], found: bool) -> Callable[[Case], Sums]:
             counted = counted & (predicted > before)
         errors = [difference(guess, true) for _, true, guess in map(case.steps, fields)]
         return (np.mean(errors, axis=0) * counted).sum(axis=1), counted.sum(axis=1)
+
+    return sums
+
+
+def _exact_on_found_hits(tolerances: dict[str, float]) -> Callable[[Case], Sums]:
+    """Share of the true hit frames that the model foresaw on which these fields are right, each to so much."""
+
+    def sums(case: Case) -> Sums:
+        before, after, predicted = case.steps("percent")
+        found = (after > before) & (predicted > before) & case.alive()
+        right = np.ones(found.shape, bool)
+        for field, tolerance in tolerances.items():
+            _, true, guess = case.steps(field)
+            right &= difference(guess, true) < tolerance
+        return share(right, found)
 
     return sums
 
@@ -143,6 +162,9 @@ SUBSYSTEMS: dict[str, Figure] = {
     "hit_knockback_mae": Figure(_on_hits(("knockback_x", "knockback_y"), found=False), "lower"),
     "found_hit_damage_mae": Figure(_on_hits(("percent",), found=True), "lower"),
     "found_hit_knockback_mae": Figure(_on_hits(("knockback_x", "knockback_y"), found=True), "lower"),
+    "found_hit_damage_exact": Figure(_exact_on_found_hits(DAMAGE), "higher"),
+    "found_hit_knockback_exact": Figure(_exact_on_found_hits(KNOCKBACK), "higher"),
+    "found_hit_exact": Figure(_exact_on_found_hits({**DAMAGE, **KNOCKBACK, "hitlag": 0.5, "action": 0.5}), "higher"),
     "shielding_mae": Figure(_shield_error, "lower"),
 }  # fmt: skip
 
