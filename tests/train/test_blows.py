@@ -13,6 +13,7 @@ from wm_runtime.replays.dataset import Dataset
 from wm_train.dynamics.blows import (
     AGES,
     BOUNCE,
+    CHARACTERS,
     CROUCH,
     ELECTRIC,
     FLIES,
@@ -26,6 +27,8 @@ from wm_train.dynamics.blows import (
     lag,
 )
 from wm_train.dynamics.launch import weights
+from wm_train.dynamics.memory import COMPARED_FLOATS, COMPARED_INTS, advance, beginning
+from wm_train.dynamics.tables import ACTIONS, as_others
 from wm_train.measure_blows import EXACT, hits_of, ways_of
 
 BLOWS = Blows()
@@ -120,6 +123,28 @@ def test_two_speeds_one_way_are_the_greater_and_two_ways_their_sum() -> None:
 @pytest.mark.parametrize(("rise", "frames"), [(8.91, 5), (9.0, 6), (15.0, 8), (1.82, 3)])
 def test_hitlag_follows_the_whole_part_of_damage(rise: float, frames: int) -> None:
     assert lag(torch.tensor(rise)).item() == frames
+
+
+def test_memory_counts_the_frames_since_a_hit_but_for_hitlag() -> None:
+    controllers = torch.zeros(1, 2, 2, 13)
+    before = one()
+    numbers, counted = beginning(before), []
+    percent, hitlag = [0, 9, 9, 9, 9, 10, 10], [0, 3, 2, 1, 0, 0, 0]  # the last rise is the magnifying glass's
+    for t in range(1, len(percent)):
+        state = but(before, percent=[percent[t], 0], hitlag=[hitlag[t], 0])
+        last = {name: before[name] for name in (*COMPARED_INTS, *COMPARED_FLOATS)}
+        numbers, before = advance(numbers, last, state, controllers), state
+        counted.append(int(numbers["since_blow"][0, 0]))
+    assert counted == [0, 0, 0, 1, 2, 3]
+
+
+def test_what_is_not_known_of_a_fighter_is_as_others_have_it() -> None:
+    table = torch.full((CHARACTERS * ACTIONS, 2), torch.nan)
+    by_fighter = table[:, 0].view(CHARACTERS, ACTIONS)
+    by_fighter[:4, WAIT] = torch.tensor([1.0, 1.0, 0.0, torch.nan])
+    as_others(table)
+    assert by_fighter[:5, WAIT].tolist() == [1, 1, 0, 1, 1]
+    assert by_fighter[:, CROUCHING].isnan().all()
 
 
 def test_a_damage_that_no_move_does_is_left_alone() -> None:

@@ -146,3 +146,15 @@ def test_landings_of_games_are_below_the_heights_of_other_games(true_games: Data
     known = torch.from_numpy(row > 0)
     assert high[lands & known].float().mean() > 0.9
     assert high[~lands & known].float().mean() < 0.1
+
+
+def test_a_dodge_that_comes_down_as_it_begins_tells_of_its_first_pose() -> None:
+    """Down and forward: nine tenths of 3.1 units a frame along the stick."""
+    columns = falling(40, 4.5)
+    t = int(np.flatnonzero(columns["airborne"][1:, 0] == 0)[0])  # the last frame in the air
+    columns["action"][t + 1 :, 0] = DODGED
+    columns["main_x"][t + 1, 0], columns["main_y"][t + 1, 0] = 0.6, -0.8
+    found = bounds_of_game(columns, STAGE["FINAL_DESTINATION"])
+    (i,) = np.flatnonzero(found["lands"])
+    assert (found["move"][i], found["age"][i]) == (FOX * ACTIONS + DODGE, 1.0)
+    assert found["below"][i] == pytest.approx(0 - columns["y"][t, 0] + 0.8 * 3.1 * DODGE_DECAY, abs=1e-5)

@@ -15,7 +15,7 @@ from wm_train.dynamics.lasers import CHEST, FLYING, SHOTS, beside, next_shots
 from wm_train.dynamics.memory import LEAST_STALE, NUMBERS, STRUCK_WITH
 from wm_train.dynamics.named import named
 from wm_train.dynamics.stale import LOSSES, NEVER, counted, freshness, hit_by_other, struck_in_game
-from wm_train.dynamics.strikes import GRABS, SHIELDS, Strikes, moved_on, near_of_game, nudged, shrunk
+from wm_train.dynamics.strikes import GRABS, SHIELDS, Strikes, first_box, moved_on, near_of_game, nudged, shrunk
 from wm_train.training.whole_games import WholeGames
 
 ACTIONS = FIELD["action"].classes or 0
@@ -351,3 +351,12 @@ def test_a_strike_is_likelier_where_a_hitbox_meets_a_body() -> None:
     assert full > stands
     assert (says[4.0][1] == says[60.0][1]).all()  # who stands strikes nobody
     assert strikes(state, row, action, age, ~spent)[0][0, 0, 4] == 0
+
+
+@pytest.mark.parametrize(("ahead", "box"), [(6.0, 0), (9.0, 1), (30.0, 2)])
+def test_the_first_hitbox_that_touches_strikes_and_else_the_nearest(ahead: float, box: int) -> None:
+    """Three hitboxes in a row, the second and third further ahead, before a body of one unit."""
+    now = torch.tensor([[[4.0, 0.0, 2.0], [8.0, 0.0, 2.0], [12.0, 0.0, 2.0], [0.0, 0.0, 0.0]]])
+    body = torch.tensor([[[0.0, 0.0, 1.0]]]).expand(1, 3, 3)
+    none, ones = torch.zeros(1), torch.ones(1)
+    assert first_box(now, torch.tensor([ahead]), none, ones, body, torch.tensor(1.0)).tolist() == [box]

@@ -26,7 +26,7 @@ UPWARD = (65.0, 72.0, 89.5)
 """Degrees of a launch below which nobody flies upright, and between which everybody does."""
 ROLLS_FROM, ROLLS = 100.0, 0.3
 """From so many percent on who is not launched upward spins through the air by chance: so often, whatever else is said.
-On every second game of train: 920 of 3,000, none of 12,000 below."""
+On every second game of train: 907 of 2,939 launches below 65 degrees, and none of 16,280 from less percent."""
 UNLIKELY = 20.0
 """By how much more likely, as a logit, an action has to be said that a launch does not allow."""
 

@@ -43,8 +43,9 @@ COLUMNS, ACTIVE, FRESH, LOGIT_SCALE = 7, 2, 3, 0.25
 """Numbers about each direction of striking: the first is the logit of a strike by that scale, two more are whether a
 hitbox is there and whether it has not hit already."""
 TOUCHES = 0.25
-"""A hitbox that is so near to a body touches it, units. Of several that do the first one listed strikes: on val it says
-the damage of 88.6 % of hits that might do several, and their age alone that of 74 %."""
+"""A hitbox that is so near to a body touches it, units; anything from 0 to half a unit says much the same. Of several
+that do the first one listed strikes: on val it says the damage of 88 % of the hits that might do several, and their age
+alone that of 74 %."""
 SHIELDS = (178, 179, 181, 182)
 """Raising a shield, holding it, struck, reflecting: a hitbox that reaches the shield is stopped by it, a grab not."""
 BUBBLE = (0.0, 7.0, 9.0)
