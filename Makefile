@@ -13,7 +13,7 @@ demo: $(VENV)/.runtime
 	$(BIN)/mwm demo
 
 test: setup lint
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .

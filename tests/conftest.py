@@ -24,6 +24,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ign
 
 REAL_PACKS = ("val-02.slppack", "val-04.slppack")
 """23 games of `val`, on all six stages."""
+SLOWEST = (
+    "test_exact.py", "test_resume.py", "test_ways_of_training.py", "test_export_cores.py", "test_compiled_engine.py",
+    "test_trunks.py", "test_strikes.py", "test_runs.py", "test_vector.py", "test_policy.py",
+)  # fmt: skip
+"""Files that take longest, those first: two processes share the files between them, and end together so."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: i for i, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 @pytest.fixture(scope="session")
