@@ -86,7 +86,10 @@ def oracle(core: ExactCore, window: Unroll) -> list[dict[str, Tensor]]:
         out[name] = F.one_hot(target.clamp(0, classes - 1).long(), classes).float() * SURE
     bits = torch.tensor([1 << i for i in range(8)], dtype=torch.int32)
     out["flags"] = torch.cat([((truth.after[n][..., None] & bits) > 0).float() - 0.5 for n in FLAGS], dim=-1)
-    out["action"] = F.one_hot(truth.after["action"].long(), FIELD["action"].classes or 0).float() * SURE
+    action = truth.after["action"]
+    meant = torch.where(core.hurt.kinds[action.long()], before["action"], action)  # who is hurt meant to go on
+    for name, of in (("action", action), ("intent", meant)):
+        out[name] = F.one_hot(of.long(), FIELD["action"].classes or 0).float() * SURE
     return [{name: value[t * WINDOWS : (t + 1) * WINDOWS] for name, value in out.items()} for t in range(FRAMES)]
 
 
@@ -131,6 +134,7 @@ def test_told_what_is_true_the_core_plays_the_true_game(core: ExactCore, window:
     for t, said in enumerate(oracle(core, window)):
         monkeypatch.setattr(network, "trunk", lambda *seen: (torch.zeros(WINDOWS, 2, 16), {}))
         monkeypatch.setattr(network, "actions", lambda h, said=said: said["action"])
+        monkeypatch.setattr(network, "intents", lambda h, said=said: said["intent"])
         monkeypatch.setattr(
             network, "stage",
             lambda stage, h, given, said=said: (h, {name: said[name] for name in network.names[stage] if name in said}),
@@ -148,7 +152,8 @@ def test_told_what_is_true_the_core_plays_the_true_game(core: ExactCore, window:
     assert (state["percent"] - true["percent"])[both].abs().max() < 1e-3
     error = ((state["x"] - true["x"]).abs() + (state["y"] - true["y"]).abs())[both] / 2
     assert error.mean() < 5e-3
-    assert (error < 0.1).float().mean() > 0.998
+    # of two angles of a move the one counts that is nearer to what was chosen, before it is merged (blows.py)
+    assert (error < 0.1).float().mean() > 0.99
 
 
 def test_a_corpus_remembers_what_stepping_through_a_game_would(corpus: WholeGames, window: Unroll) -> None:
