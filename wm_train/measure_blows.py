@@ -2,7 +2,7 @@
 
     python -m wm_train.measure_blows data/train
 
-A hit launches with KB = growth · X + fixed · Z + base, where Z is 200 / (weight + 100) and X what dynamics.blows.grown
+A hit launches with KB = growth · X + fixed · Z + base, where Z is 200 / (weight + 100) and X what dynamics.launch.grown
 says, at an angle of whole degrees: dynamics.blows.
 """
 
@@ -19,8 +19,8 @@ import wm_runtime.facts
 from wm_runtime.facts import FAMILIES
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.replays.rules import REBIRTH_WAIT
-from wm_train.dynamics.blows import AGES, CROUCHES, DAMAGES, ELECTRIC, SAKURAI, flung, grown, lag, weighed
-from wm_train.dynamics.launch import SPEED, weights
+from wm_train.dynamics.blows import AGES, CROUCHES, DAMAGES, ELECTRIC, SAKURAI, flung, lag
+from wm_train.dynamics.launch import SPEED, grown, weighed, weights
 from wm_train.dynamics.stale import freshness, hit_by_other, struck_in_game
 
 WHOLE = 6e-3
@@ -111,7 +111,8 @@ def angles_of(kb: np.ndarray, hits: dict[str, np.ndarray]) -> list[tuple[float, 
 def ways_of(hits: dict[str, np.ndarray], rng: np.random.Generator) -> list[tuple[float, ...]]:
     """Hits of one move and damage → its ways to launch, the commonest first: growth, fixed, base, angle, share."""
     kb = np.hypot(hits["away"], hits["up"]) / SPEED
-    x, z = grown(hits["percent"], hits["damage"], hits["weight"]), weighed(hits["weight"])
+    z = weighed(hits["weight"])
+    x = grown(hits["percent"], hits["damage"], z)
     left, found = np.arange(len(kb)), []
     kb_whole = _unbounced(kb, hits)
     while len(left) >= LEAST:

@@ -15,8 +15,7 @@ import wm_runtime.facts
 from wm_runtime.facts import FAMILIES
 from wm_runtime.replays.dataset import Dataset
 from wm_train.dynamics.kinematics import DECAY
-from wm_train.dynamics.launch import SPEED, TURN
-from wm_train.dynamics.throws import growth
+from wm_train.dynamics.launch import SPEED, TURN, grown
 
 THROWS, THROWN = FAMILIES["throw"], FAMILIES["thrown"]
 HURT = FAMILIES["damage"]
@@ -81,7 +80,7 @@ def launches(seen: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         of = {n: v[lets_go & (seen["thrower"] == thrower) & (seen["action"] == action)] for n, v in seen.items()}
         speed = np.hypot(of["along"], of["up"]) + DECAY
         damage = of["rises"].max().round()
-        grows = np.stack([growth(of["percent"], damage), np.ones(len(speed))], axis=1)
+        grows = np.stack([grown(of["percent"], damage), np.ones(len(speed))], axis=1)
         near = np.ones(len(speed), bool)
         for _ in range(ROUNDS):
             line, *_ = np.linalg.lstsq(grows[near], speed[near] / SPEED, rcond=None)
@@ -91,7 +90,7 @@ def launches(seen: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         ways = np.deg2rad(np.arange(-180, 180)).reshape(-1, 1)
         across = np.cos(ways) * of["raised"] - np.sin(ways) * of["tilted"]
         ways = ways + across * np.abs(across) * TURN
-        speed = (growth(of["percent"], damage) * rate + base) * SPEED - DECAY
+        speed = (grown(of["percent"], damage) * rate + base) * SPEED - DECAY
         off = np.hypot(speed * np.cos(ways) - of["along"], speed * np.sin(ways) - of["up"])
         right = (off < CLOSE).mean(axis=1)
         if len(speed) >= FLIES and right.max() >= ALL:

@@ -8,9 +8,9 @@ from states import one
 
 from wm_runtime.facts import STAGES
 from wm_runtime.schema import C_
-from wm_train.dynamics.feet import DODGE
+from wm_train.dynamics.feet import DODGE, DODGED
 from wm_train.dynamics.geometry import Geometry, Surfaces
-from wm_train.dynamics.landing import CANNOT, COMES, DODGE_ODDS, DODGED, Landing
+from wm_train.dynamics.landing import CANNOT, COMES, DODGE_ODDS, Landing
 from wm_train.dynamics.platforms import unknown
 
 FALL, JUMP, WAIT, LANDS = 29, 25, 14, 42

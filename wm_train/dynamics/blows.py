@@ -1,8 +1,8 @@
 """What a hit does, by rule: how it launches whom it strikes, which way that faces, how long both are stopped.
 
 The game's own formulas; what they need to know of each move is in wm_runtime.facts.blows. A hit launches with
-KB = growth · X + fixed · Z + base (`grown`, `weighed`), away from the attacker at the move's angle; its speed is
-0.03 · KB. On train, of hits of fighters that fly nowhere:
+KB = growth · X + fixed · Z + base (launch.grown, launch.weighed), away from the attacker at the move's angle; its speed
+is 0.03 · KB. On train, of hits of fighters that fly nowhere:
 
 - an angle of 361 degrees is 45 in the air, and on the ground 44, or none below a KB of 32;
 - on the ground a launch downward bounces with 0.8 of its speed from a KB of 80 on, and is left flat below;
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -27,8 +26,10 @@ from torch import Tensor, nn
 
 from wm_runtime.facts import blows
 from wm_runtime.schema import FIELD
-from wm_train.dynamics.launch import SPEED, STUN, weights
+from wm_train.dynamics.launch import SPEED, STUN, grown, weighed, weights
+from wm_train.dynamics.limits import LEAST_BLOW
 from wm_train.dynamics.named import Named, is_of
+from wm_train.dynamics.strikes import moved_on
 
 CHARACTERS = FIELD["character"].classes or 0
 ATTACKS, DAMAGES, AGES = 64, 64, 64
@@ -51,15 +52,12 @@ NEARNESS = 4.0
 """By how much likelier, as a logit, a way to launch is for each unit a frame that it is nearer to what was chosen."""
 KNOWN = 0.02
 """Damage so near a whole percent when fresh is that, percent."""
-LEAST = 1.02
-"""The magnifying glass costs less percent."""
 AIRBORNE_FROM = 0.1
 """Knockback upward from which on a fighter leaves the ground, units a frame."""
 LEAPS = (*range(25, 36), *range(65, 70), 236)
 """Actions that who leaves the ground begins: jumps, falls, attacks in the air, an air dodge."""
 LANDS = (42, 43, *range(70, 75))
 """Actions of who has come down."""
-Number = TypeVar("Number", Tensor, np.ndarray)
 
 
 @dataclass
@@ -131,22 +129,24 @@ class Blows(nn.Module):
     def by_age(self, who: Tensor, attack: Tensor, age: Tensor, damage: Tensor) -> Tensor:
         """Character of who attacks, its attack's id and age (N, 2), and damages when fresh, percent (N, 2, D) → log
         share of each among those that the attack has at that age, (N, 2, D); 0 where nothing is known."""
-        move = self.move[who.long() * ATTACKS + attack.clamp(0, ATTACKS - 1).long()].long()[..., None]
-        row = self.first[move * DAMAGES + damage.round().clamp(0, DAMAGES - 1).long()].long()
+        row = self._row(who[..., None], attack[..., None], damage)
         return self.likely[row * AGES + age.round().clamp(0, AGES - 1).long()[..., None]]
+
+    def _row(self, who: Tensor, attack: Tensor, damage: Tensor) -> Tensor:
+        """Character of who attacks, its attack's id and that one's damage when fresh (…) → row of the tables, (…)."""
+        move = self.move[who.long() * ATTACKS + attack.clamp(0, ATTACKS - 1).long()].long()
+        return self.first[move * DAMAGES + damage.round().clamp(0, DAMAGES - 1).long()].long()
 
     def ways(self, before: Named, attack: Tensor, rise: Tensor, fresh: Tensor) -> tuple[Tensor, Tensor]:
         """State; id of the attack that strikes each fighter, its rise of percent and how fresh that attack is (N, 2) →
         KB of each way that the attack launches so, (N, 2, WAYS), and those: angle, share, whether electric, whether
         its fighter is stopped as well, (N, 2, WAYS, 4). Shares are 0 where there is none."""
         damage = (rise / fresh).round()
-        whole = ((damage * fresh - rise).abs() < KNOWN) & (damage < DAMAGES) & (rise > LEAST)
-        who = before["character"].flip(1).long()
-        move = self.move[who * ATTACKS + attack.clamp(0, ATTACKS - 1).long()].long()
-        row = self.first[move * DAMAGES + damage.clamp(0, DAMAGES - 1).long()].long()
+        whole = ((damage * fresh - rise).abs() < KNOWN) & (damage < DAMAGES) & (rise > LEAST_BLOW)
+        row = self._row(before["character"].flip(1), attack, damage)
         way = self.way[torch.where(whole, row, torch.zeros_like(row))].unflatten(-1, (WAYS, -1))
-        weight = self.weight[before["character"].long()]
-        x, z = grown(before["percent"].floor() + rise, damage, weight), weighed(weight)
+        z = weighed(self.weight[before["character"].long()])
+        x = grown(before["percent"].floor() + rise, damage, z)
         kb = way[..., 0] * x[..., None] + way[..., 1] * z[..., None] + way[..., 2]
         return kb.clamp(min=0.0), way[..., 3:]
 
@@ -169,7 +169,7 @@ class Blows(nn.Module):
         crouches = is_of(meant, CROUCHES)
         kb = torch.where(crouches, kb * CROUCH, kb)
         away, up = flung(kb, angle, air)
-        here = meeting(before)
+        here, _ = moved_on(before)
         side = torch.where(here >= here.flip(1), torch.ones_like(here), -torch.ones_like(here))
         along = away * side
         x, y = (torch.where(since >= MERGES, both(new, old), new) for new, old in zip((along, up), left, strict=True))
@@ -208,19 +208,3 @@ def both(new: Tensor, old: Tensor) -> Tensor:
 def lag(rise: Tensor) -> Tensor:
     """Frames of hitlag that a rise of percent brings."""
     return ((rise + 1e-3).floor() / 3 + 3 + 1e-3).floor()
-
-
-def grown(percent: Number, damage: Number, weight: Number) -> Number:
-    """What a KB grows by, for each unit of a move's growth: percent, the whole part of what the victim had and the
-    damage of the hit; damage of the move when fresh."""
-    return 1.4 * (percent * damage / 20 + percent / 10) * weighed(weight) + 18
-
-
-def weighed(weight: Number) -> Number:
-    return 200 / (weight + 100)
-
-
-def meeting(before: Named) -> Tensor:
-    """x where fighters go on to by their velocities, (N, 2)."""
-    own = torch.where(before["airborne"] == 1, before["self_x_air"], before["self_x_ground"])
-    return before["x"] + (own + before["knockback_x"]) * (before["hitlag"] <= 1)

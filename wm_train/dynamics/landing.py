@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from wm_runtime.schema import C_, FIELD
 from wm_train.dynamics.features import AIR_DODGE, AIR_DODGE_DECAY
-from wm_train.dynamics.feet import DODGE, DODGES
+from wm_train.dynamics.feet import DODGE, DODGED, DODGES
 from wm_train.dynamics.geometry import Surfaces
 from wm_train.dynamics.kinematics import blown, length
 from wm_train.dynamics.named import Named
@@ -21,8 +21,6 @@ LANDS = (42, 43, 70, 71, 72, 73, 74, 183, 191, 199, 200, 201)
 """Actions of who has come down: landings, and lying or rolling after a fall."""
 FALLS = (*range(25, 36), *range(65, 70), *range(75, 92), 38)
 """Actions in which gravity alone decides: jumps, falls, attacks in the air, being hurt."""
-DODGED = 43
-"""Landing from one."""
 SURE, NEAR, WITHIN = 0.1, 0.02, 0.5
 """Feet that are so far beyond a surface have crossed it; so little below it, they had not yet; and so far in from its
 ends it is certainly there, units."""

@@ -8,6 +8,8 @@ loses what goes down or little up, and hitstun is still that of the whole: `more
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -37,6 +39,7 @@ LEAST, SHARE = 5, 0.05
 PAIRS = 150
 WEIGHT = 100.0
 """Weight of a fighter of whom none is known."""
+Number = TypeVar("Number", Tensor, np.ndarray)
 
 
 class Launches(nn.Module):
@@ -114,6 +117,17 @@ def hitstun(x: Tensor, y: Tensor) -> Tensor:
 def hurt_level(stun: Tensor) -> Tensor:
     """Frames of hitstun → 0 to 3, of which 3 flies: which of its kind the action is that a fighter is hurt in."""
     return torch.stack([stun >= least for least in HURT_LEVELS]).sum(dim=0)
+
+
+def grown(percent: Number, damage: Number | float, by_weight: Number | float = 1.0) -> Number:
+    """What a KB grows by, for each unit of a move's growth: percent, the whole part of what the victim had and the
+    damage of the hit; damage of the move when fresh; `weighed` of the victim, that of a weight of 100 if not given."""
+    return 1.4 * (percent * damage / 20 + percent / 10) * by_weight + 18
+
+
+def weighed(weight: Number) -> Number:
+    """What a KB goes by for a victim of this weight."""
+    return 200 / (weight + 100)
 
 
 def weights() -> np.ndarray:

@@ -10,8 +10,6 @@ damage when it is fresh; without hitlag the stick of the frame before turns it a
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -20,14 +18,13 @@ from wm_runtime.facts import FAMILIES, throws
 from wm_runtime.schema import FIELD
 from wm_train.dynamics.hurt import Hurt
 from wm_train.dynamics.kinematics import blown
-from wm_train.dynamics.launch import SPEED, STUN, turned
+from wm_train.dynamics.launch import SPEED, STUN, grown, turned
 from wm_train.dynamics.named import Named
 
 CHARACTERS = FIELD["character"].classes or 0
 FIRST, LAST = min(FAMILIES["throw"]), max(FAMILIES["throw"])
 THROWN = min(FAMILIES["thrown"]), max(FAMILIES["thrown"])
 THROWS = LAST - FIRST + 1
-Number = TypeVar("Number", Tensor, np.ndarray)
 SAME = 0.03
 """An age is one of a throw's where it differs by less."""
 
@@ -117,7 +114,7 @@ class Throws(nn.Module):
         throws_ = (throw >= FIRST) & (throw <= LAST)
         index = before["character"].flip(1).long() * THROWS + (throw - FIRST).clamp(0, THROWS - 1)
         damage, rate, base, angle = self.launches[index].unbind(dim=-1)
-        kb = rate * growth(before["percent"].floor() + rise, damage) + base
+        kb = rate * grown(before["percent"].floor() + rise, damage) + base
         free = throws_ & _thrown(before["action"]) & self.kinds[after["action"].long()] & (after["hitlag"] <= 0)
         free = free & (rise > 0) & ~kb.isnan()
         kb, angle = (torch.where(free, of, torch.ones_like(of)) for of in (kb, torch.deg2rad(angle)))
@@ -135,11 +132,6 @@ class Throws(nn.Module):
         begun = torch.where(before["action"] == action, before["state_age"], torch.zeros_like(chosen))
         known = (throw >= FIRST) & (throw <= LAST) & (pair > 0) & (before["hitlag"] <= 0)
         return torch.where(known, begun + self.pace[pair], chosen)
-
-
-def growth(percent: Number, damage: Number | float) -> Number:
-    """What a launch grows by for each unit of its rate, of a fighter that weighs 100 and has so many percent."""
-    return 1.4 * (percent / 10 + percent * damage / 20) + 18
 
 
 def _thrown(action: Tensor) -> Tensor:
