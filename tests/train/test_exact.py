@@ -24,6 +24,8 @@ from wm_train.config import ExactConfig, Experiment
 from wm_train.dynamics.candidates import POWER_FLAG, SCALE, SIZES, shield_damage, stun_pace
 from wm_train.dynamics.exact import (
     ADRIFT,
+    BLOCK_ODDS,
+    BY_BLOCK,
     BY_MOVE,
     CLASSES,
     FLAGS,
@@ -35,12 +37,13 @@ from wm_train.dynamics.exact import (
     mirrored,
     own_frames,
 )
+from wm_train.dynamics.guard import SHIELDS, Guard
 from wm_train.dynamics.hurt import Hurt
 from wm_train.dynamics.lasers import CHEST
 from wm_train.dynamics.launch import SPEED, Launches, hitstun, hurt_level, turned
 from wm_train.dynamics.memory import advance, beginning, recall, remember
 from wm_train.dynamics.step import WorldModel
-from wm_train.dynamics.strikes import ACTIVE, COLUMNS, FRESH, LOGIT_SCALE, SHIELDS
+from wm_train.dynamics.strikes import ACTIVE, COLUMNS, FRESH, LOGIT_SCALE
 from wm_train.dynamics.tables import DAMAGES
 from wm_train.evaluate.quick import Matches, quick_windows
 from wm_train.export import as_shipped, export
@@ -106,15 +109,22 @@ def test_the_odds_of_lasers_and_moves_are_added_to_those_of_being_hurt_of_who_ca
         shots = torch.zeros_like(past.shots)
         shots[:, 0, 0, 0], shots[:, 0, 0, 1] = state["x"][:, 1], state["y"][:, 1] + CHEST + away
         shots[:, 0, 0, 2] = 1e-3
-        return core._struck_odds(state, dataclasses.replace(past, shots=shots), meant, strikes)[:, 1]
+        past_ = dataclasses.replace(past, shots=shots)
+        hurt, blocked = core._struck_odds(state, past_, meant, strikes, Guard(*torch.zeros(3, WINDOWS, 2)))
+        assert not (blocked[:, 1] * (meant[:, 1] != SHIELDS[0])).any()
+        return torch.where(meant == SHIELDS[0], blocked, hurt)[:, 1]
 
     assert (odds(state, quiet, 0.0) > 0).float().mean() > 0.9
     assert not odds(state, quiet, 90.0).any()
     assert not odds({**state, "hurtbox": torch.ones_like(state["hurtbox"])}, quiet, 0.0).any()
-    assert not odds(state, quiet, 0.0, meant=torch.full_like(state["action"], SHIELDS[0])).any()
+    shields = torch.full_like(state["action"], SHIELDS[0])
+    assert odds(state, quiet, 90.0, shields).tolist() == pytest.approx([BLOCK_ODDS] * WINDOWS)
+    assert (odds(state, quiet, 0.0, shields) == 0).float().mean() > 0.9  # of lasers the network says it alone
     told = quiet.clone()
     told[..., 0], told[..., ACTIVE], told[..., FRESH] = 3.0 * LOGIT_SCALE, 1.0, 1.0
     assert odds(state, told, 90.0).tolist() == pytest.approx([BY_MOVE[0] * 3.0 + BY_MOVE[1]] * WINDOWS, abs=1e-5)
+    blocks = BY_BLOCK[0] * 3.0 + BY_BLOCK[1] + BLOCK_ODDS
+    assert odds(state, told, 90.0, shields).tolist() == pytest.approx([blocks] * WINDOWS, abs=1e-5)
     told[..., FRESH] = 0.0
     assert not odds(state, told, 90.0).any()
 

@@ -10,12 +10,22 @@ from wm_runtime.facts import character, hitboxes
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import FIELD, FLOAT_FIELDS, INT_FIELDS
 from wm_train.dynamics.beams import WHO, near_lasers
+from wm_train.dynamics.guard import SHIELDS, Guard
 from wm_train.dynamics.hitboxes import FAR, LATER
 from wm_train.dynamics.lasers import CHEST, FLYING, SHOTS, beside, next_shots
 from wm_train.dynamics.memory import LEAST_STALE, NUMBERS, STRUCK_WITH
 from wm_train.dynamics.named import named
 from wm_train.dynamics.stale import LOSSES, NEVER, counted, freshness, hit_by_other, struck_in_game
-from wm_train.dynamics.strikes import GRABS, SHIELDS, Strikes, first_box, moved_on, near_of_game, nudged, shrunk
+from wm_train.dynamics.strikes import (
+    GRABS,
+    Strikes,
+    first_box,
+    moved_on,
+    near_of_game,
+    nudged,
+    posed,
+    shrunk,
+)
 from wm_train.training.whole_games import WholeGames
 
 ACTIONS = FIELD["action"].classes or 0
@@ -116,6 +126,7 @@ def near(
         "move": np.full(count, move), "age": zero + 6, "ahead": ahead.astype(np.float32), "up": zero,
         "turned": zero + 1, "victim": np.full(count, victim), "row": np.zeros(count, np.int64), "hit": hit,
         "shields": np.full(count, shield is not None), "shield": zero + (shield or 0.0), "victim_age": zero,
+        "lean_x": zero, "lean_y": zero, "light": zero,
     }  # fmt: skip
 
 
@@ -144,8 +155,8 @@ def measure(
 def odds(strikes: Strikes, frames: dict[str, np.ndarray]) -> torch.Tensor:
     of = {name: torch.from_numpy(values) for name, values in frames.items()}
     now, before = (nudged(box, strikes.nudge[of["move"]]) for box in strikes._boxes(of["move"], of["age"]))
-    body = strikes.body[of["victim"]] + strikes.body_row[of["row"]]
-    body = strikes._circles(of, torch.arange(len(of["row"])), body, strikes.bubble)
+    body = posed(strikes.body[of["victim"]], strikes.body_row[of["row"]])
+    body = strikes._circles(of, torch.arange(len(of["row"])), body, strikes.bubble, strikes.lean)
     return strikes._logit(
         now, before, of["move"], of["ahead"], of["up"], of["turned"], body, strikes.bias, *strikes.shape.unbind()
     )
@@ -181,7 +192,7 @@ def test_lasers_tell_bodies_and_of_whom_they_strike() -> None:
         lasers = torch.zeros(2, 2, 1 + FLYING, len(SHOTS))
         for i, behind in enumerate((-2.0, 2.0)):
             lasers[i, 0, 1] = torch.tensor([-(at + behind), 8.0, 5.0, 0.0, 33.0])
-        misses = strikes.reach(lasers, state, torch.zeros(2, 2, dtype=torch.int64))
+        misses = strikes.reach(lasers, state, torch.zeros(2, 2, dtype=torch.int64), Guard(*torch.zeros(3, 2, 2)))
         assert misses[0, 0] < 0 < misses[1, 0], pose
         assert (misses[:, 1] == FAR).all()  # Marth sends none
 
@@ -296,6 +307,31 @@ def test_shields_are_found_from_what_they_stopped_and_shrink() -> None:
     assert shrunk(torch.tensor([[1.0, 2.0, 10.0]]), torch.tensor([0.0]))[0].tolist() == pytest.approx([1, 2, 1.5])
 
 
+def test_how_shields_lean_is_found_from_what_they_stopped() -> None:
+    strikes, rng = Strikes(), np.random.default_rng(0)
+    victim = character("MARTH").internal_id * ACTIONS + SHIELDS[1]
+    parts = []
+    for lean, light, reach in ((0.0, 0.0, 20.0), (-1.0, 0.0, 24.0), (0.0, 0.5, 23.0)):  # of a radius of 10
+        ahead = rng.uniform(0, 40, 20_000)
+        part = near(strikes, ahead, ahead < reach, victim, 60.0)
+        parts.append({**part, "lean_x": part["lean_x"] + np.float32(lean), "light": part["light"] + np.float32(light)})
+    measure(strikes, parts)
+    ahead, _, larger = strikes.lean.tolist()
+    assert ahead == pytest.approx(4.0, abs=0.8)  # the attacker looks the way that the shield's holder does
+    radius = strikes.bubble[victim // ACTIONS, 2].item()
+    assert larger * 0.5 * radius == pytest.approx(3.0, abs=0.8)
+
+
+def test_who_lets_go_of_a_shield_is_left_out(true_games: Dataset) -> None:
+    for game in range(min(12, len(true_games))):
+        columns = true_games.columns(game)
+        held = np.isin(columns["action"], SHIELDS)
+        found = near_of_game(columns, Strikes())
+        of = np.isin(found["victim"] % ACTIONS, SHIELDS) & ~np.isin(found["move"] % ACTIONS, GRABS)
+        assert found["shields"][of].all()
+        assert of.sum() <= (held[:-1] & held[1:]).sum()
+
+
 def test_who_does_not_age_strikes_nobody(true_games: Dataset) -> None:
     fox, up_smash = character("FOX").internal_id, 63
     ages = [int(row[2]) for row in hitboxes().key if (row[0], row[1]) == (fox, up_smash)]
@@ -335,22 +371,31 @@ def test_a_strike_is_likelier_where_a_hitbox_meets_a_body() -> None:
              "airborne": torch.ones(1, 2), "action": torch.tensor([[NAIR, STANDS]])}  # fmt: skip
     row, action, age = torch.zeros(1, 2, dtype=torch.int64), state["action"], torch.tensor([[6.0, 1.0]])
     spent = torch.zeros(1, 2, dtype=torch.bool)
+
+    upright = Guard(*torch.zeros(3, 1, 2))
+
+    def told(spent: torch.Tensor, guard: Guard = upright) -> torch.Tensor:
+        return strikes(state, row, action, age, spent, (state["x"], state["y"]), guard)[0][0]
+
     says = {}
     for distance in (4.0, 20.0, 60.0):
         state["x"] = torch.tensor([[0.0, distance]])
-        says[distance] = strikes(state, row, action, age, spent)[0][0]
+        says[distance] = told(spent)
     assert says[4.0][0, 0] > says[20.0][0, 0] > says[60.0][0, 0]
     assert says[4.0][0, 2] == 1
     assert says[60.0][0, 2] == 0
     state["x"] = torch.tensor([[0.0, 14.0]])
-    stands = strikes(state, row, action, age, spent)[0][0, 0, 0]
+    stands = told(spent)[0, 0]
     action, state["shield"] = torch.tensor([[NAIR, SHIELDS[1]]]), torch.tensor([[60.0, 60.0]])
-    full = strikes(state, row, action, age, spent)[0][0, 0, 0]
+    full = told(spent)[0, 0]
+    leans, light = (Guard(*(torch.full((1, 2), value) for value in way)) for way in ((1.0, 0, 0), (0, 0, 0.7)))
+    assert full < told(spent, leans)[0, 0]  # who faces the attacker, towards it
+    assert full < told(spent, light)[0, 0]
     state["shield"] = torch.tensor([[60.0, 10.0]])
-    assert full > strikes(state, row, action, age, spent)[0][0, 0, 0]
+    assert full > told(spent)[0, 0]
     assert full > stands
     assert (says[4.0][1] == says[60.0][1]).all()  # who stands strikes nobody
-    assert strikes(state, row, action, age, ~spent)[0][0, 0, 4] == 0
+    assert told(~spent)[0, 4] == 0
 
 
 @pytest.mark.parametrize(("ahead", "box"), [(6.0, 0), (9.0, 1), (30.0, 2)])

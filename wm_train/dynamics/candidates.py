@@ -15,6 +15,7 @@ from wm_runtime.schema import C_, FIELD, VELOCITIES
 from wm_train.dynamics.dives import steered
 from wm_train.dynamics.features import AIR_DODGE, AIR_DODGE_DECAY
 from wm_train.dynamics.geometry import Geometry, Surfaces
+from wm_train.dynamics.guard import SHIELDS
 from wm_train.dynamics.influence import NUDGE, SHIFT, Influence
 from wm_train.dynamics.kinematics import blown, displacement, length
 from wm_train.dynamics.launch import LAUNCHES, turned
@@ -22,7 +23,7 @@ from wm_train.dynamics.laws import TURN_SHARE, slower
 from wm_train.dynamics.memory import L_AND_R
 from wm_train.dynamics.named import Named, bounded
 from wm_train.dynamics.platforms import REST
-from wm_train.dynamics.strikes import SHIELD_FULL, SHIELDS
+from wm_train.dynamics.strikes import SHIELD_FULL
 from wm_train.dynamics.tables import (
     AGE_RATES,
     AGE_STARTS,

@@ -15,6 +15,7 @@ from wm_runtime.facts import move_lengths, physics
 from wm_runtime.schema import AXES, C_, FIELD, M_, VELOCITIES
 from wm_train.dynamics.constants import constant
 from wm_train.dynamics.geometry import Geometry, ceiling, crosses, support
+from wm_train.dynamics.guard import guard
 from wm_train.dynamics.hitboxes import HitboxDistance
 from wm_train.dynamics.kinematics import length, velocity
 from wm_train.dynamics.lasers import nearest, next_shots
@@ -139,7 +140,7 @@ class Features(nn.Module):
         fine += self._stale(state, past) + self._tech(state, past, controllers) + self._carried(state, past)
         fine += self._seen(rows) + self._listed(state, past) + self._platforms(state, past, match)
         fine += self._shots_then(state, laser) + self._wind(state, past, match)
-        fine += self._presses(state, past, controllers) + self._beams(state, past, rows)
+        fine += self._presses(state, past, controllers) + self._beams(state, past, rows, controllers)
         parts.append(torch.stack(fine, dim=-1))
         return torch.cat(parts, dim=-1)
 
@@ -329,10 +330,11 @@ class Features(nn.Module):
         mine = [speed_y / 7, *scaled(to_x * state["facing"].float(), (8.0,)), *scaled(to_y, (10.0, 3.0))]
         return [*mine, *(column.flip(1) for column in mine)]
 
-    def _beams(self, state: Named, past: Past, rows: Named) -> list[Tensor]:
+    def _beams(self, state: Named, past: Past, rows: Named, controllers: Tensor) -> list[Tensor]:
         """The odds, as a logit, that this fighter's lasers miss the other fighter in a frame, and the reverse."""
         lasers = next_shots(past.shots, state, pace(state, past))
-        misses = self.tables.strikes.reach(lasers, state, rows["self_row"], self.tables.fold)
+        guarding = guard(state, past.numbers["frames_in_action"], past.controllers, controllers)
+        misses = self.tables.strikes.reach(lasers, state, rows["self_row"], guarding, self.tables.fold)
         mine = scaled(misses, (8.0, 3.0, 1.0))
         return [*mine, *(column.flip(1) for column in mine)]
 

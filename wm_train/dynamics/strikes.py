@@ -9,6 +9,10 @@ places are known to hundredths of a unit, tell outlines as well (`beams`): of an
 hits by lasers of throws 0.77 to 0.90 (Fox) and 0.64 to 0.79 (Falco), by hitboxes 0.828 to 0.831. Fitted to seven games
 of eight of every second one: where fighters are as they were to be by their velocities, 0.850 of the eighth; where they
 were, 0.856; and with poses held back more, 0.857 and a loss of 0.0802, where it was 0.0822.
+
+Ages of a move differ in where its circles are and not in how large they are: limbs do not grow. Shields lean the way of
+the stick and are larger where the trigger is pressed less (`guard`): F1 of shields, without frames on which somebody
+who held one let go of it, 0.872 to 0.901, loss 0.178 to 0.146.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from torch import Tensor, nn
 
 from wm_runtime.facts import FAMILIES, character
 from wm_runtime.schema import FIELD
+from wm_train.dynamics.guard import LEANS, LIGHT, SHIELDS, Guard, guard_of_game, leaning
 from wm_train.dynamics.hitboxes import FAR, HitboxDistance
 from wm_train.dynamics.kinematics import velocity
 from wm_train.dynamics.lasers import KINDS, WIDE, beside, kinds
@@ -46,8 +51,6 @@ TOUCHES = 0.25
 """A hitbox that is so near to a body touches it, units; anything from 0 to half a unit says much the same. Of several
 that do the first one listed strikes: on val it says the damage of 88 % of the hits that might do several, and their age
 alone that of 74 %."""
-SHIELDS = (178, 179, 181, 182)
-"""Raising a shield, holding it, struck, reflecting: a hitbox that reaches the shield is stopped by it, a grab not."""
 BUBBLE = (0.0, 7.0, 9.0)
 """Shield ahead of and above a fighter's place, and its radius, before anything is known, units."""
 LEFT = 0.15
@@ -84,9 +87,12 @@ class Strikes(nn.Module):
     body: Tensor
     """(characters · actions, CIRCLES, 3): ahead of and above a fighter's place, and radius."""
     body_row: Tensor
-    """(rows of MoveTables, CIRCLES, 3): what is added to that at an age."""
+    """(rows of MoveTables, CIRCLES, 2): what is added to where those are at an age."""
     bubble: Tensor
     """(characters, 3): a full shield, as a circle of `body`."""
+    lean: Tensor
+    """(3,): by how much it leans ahead and up for a stick that is held all the way, units, and by what share it is
+    larger where a trigger is hardly pressed."""
     bias: Tensor
     """(characters · actions,) of the attacker's moves."""
     nudge: Tensor
@@ -108,8 +114,9 @@ class Strikes(nn.Module):
         body[..., 1] = self.hitbox.height[:, None] * torch.tensor(HEIGHTS)
         body[..., 2] = RADIUS
         self.register_buffer("body", body.repeat_interleave(ACTIONS, dim=0))
-        self.register_buffer("body_row", torch.zeros(rows, CIRCLES, 3))
+        self.register_buffer("body_row", torch.zeros(rows, CIRCLES, 2))
         self.register_buffer("bubble", torch.tensor(BUBBLE).repeat(CHARACTERS, 1))
+        self.register_buffer("lean", torch.tensor([*LEANS, LIGHT]))
         self.register_buffer("bias", torch.zeros(CHARACTERS * ACTIONS))
         self.register_buffer("nudge", torch.zeros(CHARACTERS * ACTIONS, 3))
         self.register_buffer("shape", torch.tensor([1.0, 1.0, 1.0]))
@@ -130,17 +137,18 @@ class Strikes(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def forward(
-        self, state: Named, row: Tensor, action: Tensor, age: Tensor, spent: Tensor, fold: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """State and row of the tables (N, 2); next action and age, and whether that has hit already (N, 2) → numbers
-        about each fighter striking the other, (N, 2, COLUMNS), and the hitbox with which it would, (N, 2) int64.
-        `fold`: that of MoveTables."""
+        self, state: Named, row: Tensor, action: Tensor, age: Tensor, spent: Tensor, places: tuple[Tensor, Tensor],
+        guard: Guard, fold: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """State and row of the tables (N, 2); next action and age, whether that has hit already, where fighters will be
+        if nobody is struck (N, 2), and how they would hold shields → numbers about each fighter striking the other,
+        (N, 2, COLUMNS), and the hitbox with which it would, (N, 2) int64. `fold`: that of MoveTables."""
         move = (state["character"] * ACTIONS + action).long()
-        (x, y), facing = moved_on(state), state["facing"].float()
+        (x, y), facing = places, state["facing"].float()
         told, shift = self._told(fold)
         now, before = (nudged(box, told["nudge"][move + shift]) for box in self._boxes(move, age))
         grabs = (action == GRABS[0]) | (action == GRABS[1])
-        body = self._bodies(state, row, shielding(action) & ~grabs.flip(1), fold)
+        body = self._bodies(state, row, shielding(action) & ~grabs.flip(1), guard, fold)
         ahead = (x.flip(1) - x) * facing
         turned = facing * facing.flip(1)
         up, shape = y.flip(1) - y, self.shape.unbind()
@@ -157,15 +165,17 @@ class Strikes(nn.Module):
         """Frames of `near_of_game` and their `row` (P,) → the hitbox that strikes, (P,), if one does."""
         of = {name: torch.from_numpy(np.ascontiguousarray(near[name])) for name in near}
         now = nudged(self._boxes(of["move"], of["age"])[0], self.nudge[of["move"]])
-        body = self.body[of["victim"]] + self.body_row[of["row"]]
+        body = posed(self.body[of["victim"]], self.body_row[of["row"]])
         return first_box(now, of["ahead"], of["up"], of["turned"], body, self.shape[1]).numpy()
 
-    def reach(self, lasers: Tensor, state: Named, row: Tensor, fold: Tensor | None = None) -> Tensor:
-        """Lasers of the next frame (N, 2, 1 + FLYING, SHOTS), the present state and its row of the tables (N, 2) → the
-        odds that a fighter's lasers miss the other fighter, if that goes on as it moves: the logit of the likeliest to
-        strike (N, 2); FAR for none."""
+    def reach(
+        self, lasers: Tensor, state: Named, row: Tensor, guard: Guard, fold: Tensor | None = None
+    ) -> Tensor:
+        """Lasers of the next frame (N, 2, 1 + FLYING, SHOTS), the present state and its row of the tables (N, 2), and
+        how fighters would hold shields → the odds that a fighter's lasers miss the other fighter, if that goes on as it
+        moves: the logit of the likeliest to strike (N, 2); FAR for none."""
         x, y, facing = (of.flip(1)[..., None] for of in (*moved_on(state), state["facing"].float()))
-        body = self._bodies(state, row, shielding(state["action"]), fold).flip(1)  # (N, 2, CIRCLES, 3)
+        body = self._bodies(state, row, shielding(state["action"]), guard, fold).flip(1)  # (N, 2, CIRCLES, 3)
         logit = _laser_logit(lasers, self.beam[kinds(lasers, state["character"])], x, y, facing, body[:, :, None])
         flies = (lasers[..., 2] != 0) | (lasers[..., 3] != 0)
         return torch.where(flies, -logit, torch.full_like(logit, FAR)).amin(dim=-1)
@@ -176,12 +186,12 @@ class Strikes(nn.Module):
             return {"body": self.body, "body_row": self.body_row, "bias": self.bias, "nudge": self.nudge}, 0
         return self.folds, fold * len(self.body)
 
-    def _bodies(self, state: Named, row: Tensor, shielded: Tensor, fold: Tensor | None) -> Tensor:
+    def _bodies(self, state: Named, row: Tensor, shielded: Tensor, guard: Guard, fold: Tensor | None) -> Tensor:
         """Circles of the fighters (N, 2, CIRCLES, 3); of who is `shielded` (N, 2), its shield."""
         told, shift = self._told(fold)
         stands = (state["character"] * ACTIONS + state["action"]).long()
-        body = told["body"][stands + shift] + told["body_row"][row]
-        bubble = shrunk(self.bubble[state["character"].long()], state["shield"])
+        body = posed(told["body"][stands + shift], told["body_row"][row])
+        bubble = leaning(shrunk(self.bubble[state["character"].long()], state["shield"]), guard, self.lean)
         return torch.where(shielded[..., None, None], bubble[..., None, :], body)
 
     def _boxes(self, move: Tensor, age: Tensor) -> tuple[Tensor, Tensor]:
@@ -209,9 +219,10 @@ class Strikes(nn.Module):
         return bias[move] - steep * torch.minimum(gaps[0], gaps[1] + further)
 
     @staticmethod
-    def _circles(of: dict[str, Tensor], some: Tensor, body: Tensor, bubble: Tensor) -> Tensor:
+    def _circles(of: dict[str, Tensor], some: Tensor, body: Tensor, bubble: Tensor, lean: Tensor) -> Tensor:
         """What is struck on frames `some`, bodies (P, CIRCLES, 3) or their shields."""
         shield = shrunk(bubble[of["victim"][some] // ACTIONS], of["shield"][some])
+        shield = leaning(shield, Guard(*(of[name][some] for name in Guard._fields)), lean)
         return torch.where(of["shields"][some][:, None, None], shield[:, None], body)
 
     def measure(self, near: dict[str, np.ndarray], owner: np.ndarray, shot: dict[str, np.ndarray]) -> None:
@@ -223,19 +234,18 @@ class Strikes(nn.Module):
             {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in found.items()}
             for found in (near, shot)
         )
-        self.body_row = torch.zeros(rows, CIRCLES, 3)
+        self.body_row = torch.zeros(rows, CIRCLES, 2)
         fighter = torch.arange(CHARACTERS).repeat_interleave(ACTIONS)
         base = self.body.view(CHARACTERS, ACTIONS, CIRCLES, 3)[:, 0].clone().requires_grad_()
         free = (self.body, self.body_row, self.bias, self.nudge)
         by_move, by_row, bias, nudge = (torch.zeros_like(table).requires_grad_() for table in free)
-        pose, pose_at = (torch.zeros(n, CIRCLES, 3).requires_grad_() for n in (ACTIONS, ACTIONS * AGES))
-        of_kin, of_kin_at = (
-            torch.zeros(CHARACTERS * n, CIRCLES, 3).requires_grad_() for n in (ACTIONS, ACTIONS * AGES)
-        )
+        pose, of_kin = (torch.zeros(n * ACTIONS, CIRCLES, 3).requires_grad_() for n in (1, CHARACTERS))
+        pose_at, of_kin_at = (torch.zeros(n * ACTIONS * AGES, CIRCLES, 2).requires_grad_() for n in (1, CHARACTERS))
         kin = _kin()
         alike = torch.zeros(ACTIONS).requires_grad_()
         shape, beam = torch.zeros(3).requires_grad_(), torch.zeros(KINDS, 3).requires_grad_()
         bubble = torch.tensor(BUBBLE).repeat(CHARACTERS, 1).requires_grad_()
+        lean = torch.tensor([*LEANS, LIGHT]).requires_grad_()
         joined, weight = _joined(torch.from_numpy(owner), ALIKE_ROWS)
         joined_ages, weight_ages = _joined(torch.zeros(AGES, dtype=torch.int64), ALIKE_POSES)
 
@@ -249,15 +259,15 @@ class Strikes(nn.Module):
                 part[at[:, None] * AGES + joined_ages[age]] for part, at in ((pose_at, action), (of_kin_at, kind))
             )
             rare = by_row[joined[row]]
-            body = base[fighter[victim]] + sum(often) + _mixed(rare, weight[row])
-            body = body + _mixed(shared + akin, weight_ages[age])
+            at_age = _mixed(rare, weight[row]) + _mixed(shared + akin, weight_ages[age])
+            body = posed(base[fighter[victim]] + sum(often), at_age)
             held = HELD_BACK[0] * sum(part.square().mean() for part in often) + HELD_BACK[1] * rare.square().mean()
             return body, held + HELD_BACK[3] * (shared.square().mean() + akin.square().mean())
 
         optimiser = torch.optim.Adam([base, shape, bubble, beam], RATE)
         optimiser.add_param_group(
             {
-                "params": [by_move, by_row, bias, nudge, pose, pose_at, of_kin, of_kin_at, alike],
+                "params": [by_move, by_row, bias, nudge, pose, pose_at, of_kin, of_kin_at, alike, lean],
                 "lr": RATE * 0.6,
             }
         )
@@ -274,7 +284,7 @@ class Strikes(nn.Module):
                     )
                     logit = self._logit(
                         now, before, move, ahead, up, of["turned"][some],
-                        self._circles(of, some, body, bubble),
+                        self._circles(of, some, body, bubble, lean),
                         bias + alike.repeat(CHARACTERS), *self._shape(shape).unbind(),
                     )  # fmt: skip
                     held = held + HELD_BACK[0] * bias[move].square().mean() + HELD_BACK[2] * nudge.square().sum()
@@ -307,7 +317,7 @@ class Strikes(nn.Module):
         shared_at = _mixed(shared + akin, weight_ages[age]) * (seen > 0)[:, None, None]
         by_row = _mixed(by_row.detach()[joined], weight) + shared_at
         self.body_row = (by_row / ROW_GRID).round().clamp(-127, 127) * ROW_GRID
-        self.bubble, self.bias = bubble.detach(), (bias + alike.repeat(CHARACTERS)).detach()
+        self.bubble, self.lean, self.bias = bubble.detach(), lean.detach(), (bias + alike.repeat(CHARACTERS)).detach()
         self.nudge = (nudge.detach() / ROW_GRID).round() * ROW_GRID
         self.shape, self.beam = self._shape(shape).detach(), self._beam(beam).detach()
 
@@ -343,7 +353,7 @@ def _joined(owner: Tensor, width: float) -> tuple[Tensor, Tensor]:
 
 
 def _mixed(values: Tensor, weight: Tensor) -> Tensor:
-    """Values (P, W, CIRCLES, 3) by their weights (P, W) → (P, CIRCLES, 3)."""
+    """Values (P, W, CIRCLES, 2) by their weights (P, W) → (P, CIRCLES, 2)."""
     return torch.einsum("pwck,pw->pck", values, weight)
 
 
@@ -357,6 +367,11 @@ def _laser_logit(shot: Tensor, kind: Tensor, x: Tensor, y: Tensor, facing: Tenso
     beam = torch.stack(longer, dim=-1)[..., None, :]
     gap = beside(beam, x[..., None] + facing[..., None] * body[..., 0], y[..., None] + body[..., 1]) - body[..., 2]
     return bias - steep * -(gap * -SOFT).logsumexp(dim=-1) / SOFT
+
+
+def posed(body: Tensor, moved: Tensor) -> Tensor:
+    """Circles (…, CIRCLES, 3) and by how much they are elsewhere at an age (…, CIRCLES, 2) → where they are."""
+    return torch.cat([body[..., :2] + moved, body[..., 2:]], dim=-1)
 
 
 def shielding(action: Tensor) -> Tensor:
@@ -412,8 +427,8 @@ def first_box(
 def near_of_game(columns: dict[str, np.ndarray], strikes: Strikes) -> dict[str, np.ndarray]:
     """A game's columns → frames on which a move's hitbox is near a fighter that it could hit: `move` and `age` of the
     attacker, `ahead` and `up` where the victim is, `turned`, `victim` its move and `victim_age`, `shields` whether
-    its shield is what would be struck, `shield`, `hit`, and the `damage` of that, percent of the move when fresh, (P,)
-    each."""
+    its shield is what would be struck, `shield` and the fields of Guard, `hit`, and the `damage` of that, percent of
+    the move when fresh, (P,) each. Who lets go of a shield is left out: what is struck then nobody knows."""
     before, after = ({n: v[part] for n, v in columns.items()} for part in (slice(None, -1), slice(1, None)))
     found: dict[str, list[np.ndarray]] = {}
     x, y = after["x"], after["y"]  # who is struck has moved on before
@@ -431,7 +446,8 @@ def near_of_game(columns: dict[str, np.ndarray], strikes: Strikes) -> dict[str, 
     same = (after["state_age"] == before["state_age"]) & (after["action"] == before["action"])
     stands = same & (after["hitlag"] <= 0) & ~grabs  # as Sheik's clock does while she is gone
     active = (boxes[..., 2] > 0).any(dim=-1).numpy() & ~stands
-    shields = np.isin(before["action"], SHIELDS) | np.isin(after["action"], SHIELDS)  # who raises one is behind it
+    held, shields = (np.isin(state["action"], SHIELDS) for state in (before, after))  # who raises one is behind it
+    guard = guard_of_game(columns)
     blocked = np.isin(after["action"], SHIELDS[2:]) & (after["hitlag"] > 0) & (before["hitlag"] <= 1)
     struck = after["percent"] - before["percent"] > 0.01
     struck |= np.isin(after["action"], CAUGHT) & ~np.isin(before["action"], CAUGHT)
@@ -443,12 +459,14 @@ def near_of_game(columns: dict[str, np.ndarray], strikes: Strikes) -> dict[str, 
         stopped = shields[:, v] & ~grabs[:, a]
         chosen &= (before["action"][:, v] > 13) & (after["action"][:, v] > 13)
         chosen &= (after["hurtbox"][:, v] == 0) | struck[:, v]
+        chosen &= grabs[:, a] | shields[:, v] | ~held[:, v]
         values = {
             "move": move[:, a], "age": age[:, a], "ahead": ahead.astype(np.float32),
             "up": up.astype(np.float32), "turned": (before["facing"][:, v] * after["facing"][:, a]).astype(np.float32),
             "victim": before["character"][:, v].astype(np.int64) * ACTIONS + before["action"][:, v],
             "victim_age": before["state_age"][:, v].astype(np.float32),
             "shields": stopped, "shield": before["shield"][:, v].astype(np.float32),
+            **{name: of[:, v] for name, of in guard.items()},
             "hit": np.where(stopped, blocked[:, v], struck[:, v]), "damage": _damage(hits, rise, after, a),
         }  # fmt: skip
         for name, value in values.items():

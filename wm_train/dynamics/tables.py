@@ -16,8 +16,10 @@ from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import FIELD, VELOCITIES
 from wm_train.dynamics.beams import near_lasers
 from wm_train.dynamics.blows import LEAST_LIKELY, RARE
+from wm_train.dynamics.common import GRID, commonest
 from wm_train.dynamics.feet import bounds_of_game, heights, shown_by_walls
 from wm_train.dynamics.geometry import Geometry
+from wm_train.dynamics.going import GOES, JUMP_BITS, KEEPS, TAPPED, usual_velocities
 from wm_train.dynamics.launch import Launches, weights
 from wm_train.dynamics.memory import AT_PLACE, LOCKED
 from wm_train.dynamics.named import Named
@@ -31,8 +33,6 @@ SEEN = 5
 """What was seen so often is told."""
 KEPT = 8
 """Rows are kept to the last age that was seen so often."""
-GRID = 1e4
-"""Values are counted as equal on a grid of one part in so many."""
 MIRRORED = ("self_x_air", "self_x_ground", "knockback_x", "x")
 MOVE_COLUMNS: tuple[str, ...] = (
     *(f"{name}.value" for name in VELOCITIES), *(f"{name}.change" for name in VELOCITIES), "x.change", "y.change",
@@ -44,6 +44,9 @@ CHANGES, VALUES = 24, 8
 """Commonest changes and values of a velocity that are kept of a character."""
 AGE_STARTS, AGE_RATES = 3, 3
 """Commonest first ages and rates that are kept of a move."""
+KINDS = ("value", "change")
+LOOP_SLACK = 0.01
+"""A loop begins again at an age that is so much beyond its last one."""
 DAMAGES = 6
 SAME_DAMAGE = 0.02
 """Damages so near each other are the same, percent."""
@@ -55,7 +58,7 @@ RUN_SHARE = 0.4
 """A run gains this share of a dash's acceleration."""
 HOLDS = ("grabbed", "thrown", "captured")
 LEDGE_ACTIONS = tuple(range(252, 264))
-BY_AGE = ("moves", "held", "spin", "feet", "odds", "following", "seen")
+BY_AGE = ("moves", "held", "spin", "feet", "goes", "odds", "following", "seen")
 BY_RUN = ("run_odds", "run_following", "run_seen")
 BY_MOVE = ("lasts", "known")
 """Buffers with a row for each age of a move, each number of frames in it, each move; the first two are as long as the
@@ -120,6 +123,10 @@ class MoveTables(nn.Module):
     """(characters · actions,): the age that a move hardly ever passes."""
     feet: Tensor
     """(rows,): height of the feet above a fighter's own place in the air (dynamics.feet)."""
+    goes: Tensor
+    """(rows, GOES): what moves and ages do to the own velocity (dynamics.going)."""
+    hop: Tensor
+    """(characters, 2): speed up of a short and of a full hop."""
     last_attack: Tensor
     """(characters · actions,): id that a move's hit leaves in last_attack."""
     odds: Tensor
@@ -168,6 +175,8 @@ class MoveTables(nn.Module):
             "spin": (rows, 2),
             "entry": (moves, 2),
             "feet": (rows,),
+            "goes": (rows, len(GOES)),
+            "hop": (CHARACTERS, 2),
             "lasts": (moves,),
         }
         for name, shape in shapes.items():
@@ -202,6 +211,11 @@ class MoveTables(nn.Module):
         index = (age + 1.001).floor().clamp(0, AGES - 1).long()
         inside = index < self.count[move]
         return self._in_fold(torch.where(inside, self.first[move] + index, torch.zeros_like(index)), self.moves)
+
+    def looped(self, move: Tensor, age: Tensor) -> Tensor:
+        """Moves and the ages that they reach (…) → the same ages, but where a loop begins again."""
+        last, first = self.loop[move].unbind(dim=-1)
+        return torch.where(age > last + LOOP_SLACK, first, age)
 
     def feet_of(self, character: Tensor, action: Tensor, age: Tensor, numbers: Named, later: int) -> Tensor:
         """Move and age of fighters in the air and their memory.NUMBERS so many frames before (N, 2) → how high their
@@ -274,6 +288,7 @@ class MoveTables(nn.Module):
         self._measure_ages(step)
         self._measure_attacks(step)
         self._measure_jumps(step)
+        self._measure_going(step)
         self._measure_odds(step)
         self._measure_steering(step)
         self._measure_courses(step)
@@ -417,6 +432,27 @@ class MoveTables(nn.Module):
                 b = _mode((value[free] - a * held[free]) / ground[free])
                 self.jump[int(character)] = torch.tensor([a, b, most])
 
+    def _measure_going(self, step: dict[str, np.ndarray]) -> None:
+        free = (step["hitlag_before"] <= 1) & (step["hitlag"] <= 0) & (step["percent.change"] <= 0)
+        free &= (step["airborne_before"] == 0) | (step["airborne"] == 1)
+        of = {name: step[name][free] for name in ("move", "state_age", "character", "airborne")}
+        of |= {f"{name}.{kind}": step[f"{name}.{kind}"][free] for name in ("own_x", "self_y") for kind in KINDS}
+        row, rows = self._rows(of["move"], of["state_age"]), len(self.moves)
+        gravity, terminal = (np.nan_to_num(physics(name)) for name in ("gravity", "terminal"))
+        who, air = np.minimum(of["character"], len(gravity) - 1), of["airborne"] == 1
+        falls = gravity[who] * air, terminal[who] * air
+        parts = [
+            usual_velocities(row, rows, of[f"{name}.value"] - of[f"{name}.change"], of[f"{name}.value"], fall)
+            for name, fall in (("own_x", None), ("self_y", falls))
+        ]
+        self.goes = torch.from_numpy(np.concatenate(parts, axis=1))
+        self.goes[0] = torch.tensor(KEEPS)
+        leaps = (step["action_before"] == JUMP_SQUAT) & np.isin(step["action"], JUMPS)
+        for i, high in enumerate((False, True)):
+            these = leaps & (step["jump_held"] == high)
+            rows_, values = _oftenest(step["character"][these].astype(np.int64), step["self_y.value"][these])
+            self.hop[torch.from_numpy(rows_), i] = torch.from_numpy(values)
+
     def _measure_steering(self, step: dict[str, np.ndarray]) -> None:
         air, free = step["airborne"] == 1, (step["hitlag"] == 0) & (step["hitlag_before"] == 0)
         begins = air & ~step["same"] & (step["length"] > 1.0)
@@ -476,7 +512,8 @@ class MoveTables(nn.Module):
         move, age, height = shown_by_walls()
         walls = dict(zip(self._rows(move, age).tolist(), height.tolist(), strict=True))
         walls.pop(0, None)
-        self.feet = heights(bounds, self._rows(bounds["move"], bounds["age"]), self._owners()[1:], walls)
+        reached = self.looped(torch.from_numpy(bounds["move"]), torch.from_numpy(bounds["age"])).numpy()
+        self.feet = heights(bounds, self._rows(bounds["move"], reached), self._owners()[1:], walls)
 
     def _measure_boxes(self, near: dict[str, np.ndarray]) -> None:
         """By frames of `near_of_game` and their `row`: how much likelier each of a move's damages is than otherwise
@@ -519,24 +556,6 @@ def as_others(table: Tensor) -> None:
     for action in ((~unknown).any(dim=0) & unknown.any(dim=0)).nonzero()[:, 0].tolist():
         values, counts = first[~unknown[:, action], action].unique(return_counts=True)
         first[unknown[:, action], action] = values[counts.argmax()]
-
-
-def commonest(
-    key: np.ndarray, value: np.ndarray, size: int, least: int = 1, grid: float = GRID
-) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]:
-    """Keys (2, P) and values (P,) → ((key, rank), value, count) of the `size` commonest values of each key, seen
-    `least` times. The second row of `key` is not used but keeps the shape of the first."""
-    code = np.rint(value.astype(np.float64) * grid).astype(np.int64)
-    low, high = (int(code.min()), int(code.max())) if len(code) else (0, 0)
-    span = high - low + 1
-    unique, where, counts = np.unique(key[0] * span + (code - low), return_index=True, return_counts=True)
-    rows = unique // span
-    order = np.lexsort((-counts, rows))
-    rows, where, counts = rows[order], where[order], counts[order]
-    begins = np.flatnonzero(np.diff(rows, prepend=-1))
-    rank = np.arange(len(rows)) - np.repeat(begins, np.diff(np.append(begins, len(rows))))
-    keep = (rank < size) & (counts >= least)
-    return (rows[keep], rank[keep]), value[where[keep]].astype(np.float32), counts[keep]
 
 
 def _odds(row: np.ndarray, ends: np.ndarray, followed: np.ndarray, rows: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -653,6 +672,10 @@ def _steps(columns: dict[str, np.ndarray], edge: tuple[float, float]) -> dict[st
     out["is_hurt"] = np.isin(after["action"], FAMILIES["damage"])
     out["struck"] = np.floor(before["percent"]) + out["percent.change"]
     out["weight"] = weights()[after["character"]]
+    own = [np.where(of["airborne"] == 1, of["self_x_air"], of["self_x_ground"]) * facing for of in (before, after)]
+    out["own_x.value"], out["own_x.change"] = own[1], own[1] - own[0]
+    out["airborne_before"] = before["airborne"]
+    out["jump_held"] = ((before["buttons"] & JUMP_BITS) > 0) | (before["main_y"] > TAPPED)
     out["drifts"] = np.isin(after["action"], DRIFT_ACTIONS) & np.isin(before["action"], DRIFT_ACTIONS)
     learned = (before["action"] > 12) & (after["action"] > 12)
     return {name: value[learned] for name, value in out.items()}
