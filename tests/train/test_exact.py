@@ -109,8 +109,8 @@ def test_the_odds_of_lasers_and_moves_are_added_to_those_of_being_hurt_of_who_ca
         shots = torch.zeros_like(past.shots)
         shots[:, 0, 0, 0], shots[:, 0, 0, 1] = state["x"][:, 1], state["y"][:, 1] + CHEST + away
         shots[:, 0, 0, 2] = 1e-3
-        past_ = dataclasses.replace(past, shots=shots)
-        hurt, blocked = core._struck_odds(state, past_, meant, strikes, Guard(*torch.zeros(3, WINDOWS, 2)))
+        past_, upright = dataclasses.replace(past, shots=shots), Guard(*torch.zeros(3, WINDOWS, 2))
+        hurt, blocked = core._struck_odds(state, past_, meant, strikes, (state["x"], state["y"]), upright)
         assert not (blocked[:, 1] * (meant[:, 1] != SHIELDS[0])).any()
         return torch.where(meant == SHIELDS[0], blocked, hurt)[:, 1]
 

@@ -15,7 +15,7 @@ from wm_train.dynamics.guard import HELD, SHIELDS, Guard, guard, guard_of_game, 
 from wm_train.dynamics.kinematics import velocity
 from wm_train.dynamics.memory import CONTROLLERS
 from wm_train.dynamics.named import Named, named
-from wm_train.dynamics.tables import MoveTables
+from wm_train.dynamics.tables import MoveTables, _edge, _steps
 from wm_train.training.whole_games import WholeGames
 
 ACTIONS = FIELD["action"].classes or 0
@@ -81,17 +81,22 @@ def test_what_moves_do_to_velocities_is_found() -> None:
 
 def test_fighters_are_where_their_moves_take_them(real_dataset: Dataset) -> None:
     games = list(range(min(7, len(real_dataset))))
-    tables = MoveTables()
-    tables.measure(real_dataset, games[1:])
-    corpus = WholeGames(real_dataset, games[:1])
-    state, after = (named(corpus.floats[part], corpus.ints[part]) for part in (slice(8, -1), slice(9, None)))
+    steps = [_steps(real_dataset.columns(game), _edge(int(real_dataset.stage[game]))) for game in games[1:]]
+    step, tables = {name: np.concatenate([of[name] for of in steps]) for name in steps[0]}, MoveTables()
+    tables._measure_moves(step)
+    tables._measure_jumps(step)
+    tables._measure_going(step)
+    count = int(real_dataset.frames[0])
+    whole, pads = real_dataset.windows(np.array([0]), np.array([0]), count)
+    parts = (whole.floats, whole.ints, pads)
+    floats, ints, pads = (torch.from_numpy(of).reshape(count, *of.shape[-2:]) for of in parts)
+    state, after = (named(floats[part], ints[part]) for part in (slice(8, -1), slice(9, None)))
     who = state["character"].long()
     usual = tables.goes[tables.row(state["character"], after["action"], after["state_age"])]
-    count = len(corpus.controllers)
-    sticks = torch.stack([corpus.controllers[8 - back : count - 1 - back] for back in (2, 1, 0)], dim=1)
+    sticks = torch.stack([pads[8 - back : count - 1 - back] for back in (2, 1, 0)], dim=1)
     limits = [torch.from_numpy(np.nan_to_num(physics(name)))[who] for name in ("terminal", "fast_fall")]
     x, y = goes_on(
-        state, after["action"], usual, tables.hop[who], own_x(after), sticks, corpus.controllers[9:], *limits
+        state, after["action"], usual, tables.hop[who], own_x(after), sticks, pads[9:], *limits
     )
     free = (after["hitlag"] <= 0) & (state["hitlag"] <= 0) & (state["action"] > 13) & (after["action"] > 13)
     free &= (after["percent"] <= state["percent"]) & (state["airborne"] == 1) & (after["airborne"] == 1)
@@ -104,21 +109,18 @@ def test_fighters_are_where_their_moves_take_them(real_dataset: Dataset) -> None
 
 def test_shields_lean_as_the_stick_was_held_since_they_were_raised(true_games: Dataset) -> None:
     alike = checked = 0
-    for game in range(min(8, len(true_games))):
+    games = list(range(min(4, len(true_games))))
+    corpus = WholeGames(true_games, games)
+    for game in games:
         columns = true_games.columns(game)
         told = guard_of_game(columns)
-        corpus = WholeGames(true_games, [game])
-        start = HELD
-        state = named(corpus.floats[start:-1], corpus.ints[start:-1])
-        count = len(corpus.controllers)
-        sticks = torch.stack(
-            [corpus.controllers[start - back : count - 1 - back] for back in reversed(range(HELD))], dim=1
-        )
-        lasted = corpus.numbers[start:-1, :, 0].int()
-        found = guard(state, lasted, sticks, corpus.controllers[start + 1 :])
-        raised = np.isin(columns["action"][start:-1], SHIELDS)
+        rows = torch.arange(int(corpus.frames[game]))[HELD:-1] + int(corpus.first[game])
+        state = named(corpus.floats[rows], corpus.ints[rows])
+        sticks = torch.stack([corpus.controllers[rows - back] for back in reversed(range(HELD))], dim=1)
+        found = guard(state, corpus.numbers[rows, :, 0].int(), sticks, corpus.controllers[rows + 1])
+        raised = np.isin(columns["action"][HELD:-1], SHIELDS)
         for name, value in zip(Guard._fields, found, strict=True):
-            same = np.abs(value.numpy() - told[name][start:]) < 1e-5
+            same = np.abs(value.numpy() - told[name][HELD:]) < 1e-5
             assert same[~raised].all(), name
             alike += int(same[raised].sum())
             checked += same[raised].size

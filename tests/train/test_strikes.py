@@ -20,7 +20,6 @@ from wm_train.dynamics.strikes import (
     GRABS,
     Strikes,
     first_box,
-    moved_on,
     near_of_game,
     nudged,
     posed,
@@ -192,7 +191,9 @@ def test_lasers_tell_bodies_and_of_whom_they_strike() -> None:
         lasers = torch.zeros(2, 2, 1 + FLYING, len(SHOTS))
         for i, behind in enumerate((-2.0, 2.0)):
             lasers[i, 0, 1] = torch.tensor([-(at + behind), 8.0, 5.0, 0.0, 33.0])
-        misses = strikes.reach(lasers, state, torch.zeros(2, 2, dtype=torch.int64), Guard(*torch.zeros(3, 2, 2)))
+        misses = strikes.reach(
+            lasers, state, torch.zeros(2, 2, dtype=torch.int64), (state["x"], state["y"]), Guard(*torch.zeros(3, 2, 2))
+        )
         assert misses[0, 0] < 0 < misses[1, 0], pose
         assert (misses[:, 1] == FAR).all()  # Marth sends none
 
@@ -210,7 +211,7 @@ def test_lasers_that_are_near_are_those_of_the_memory(true_games: Dataset) -> No
         grown = torch.where(after["action"] == state["action"], after["state_age"] - state["state_age"], 1.0)
         lasers = next_shots(corpus.shots[:-1], state, grown.clamp(0.0, 3.0))
         flies = (lasers[..., 2] != 0) | (lasers[..., 3] != 0)
-        x, y = (at.flip(1)[..., None] for at in moved_on(state))
+        x, y = after["x"].flip(1)[..., None], after["y"].flip(1)[..., None]
         near_ = (flies & (beside(lasers, x, y + CHEST) < 30)).any(dim=-1)
         near_ &= (state["hurtbox"].flip(1) == 0) & (state["action"] > 13).all(dim=-1, keepdim=True)
         near_ &= ~torch.isin(state["action"].flip(1), torch.tensor(SHIELDS))

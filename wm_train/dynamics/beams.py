@@ -15,7 +15,7 @@ from wm_runtime.replays.dataset import Dataset
 from wm_train.dynamics.lasers import CHEST, FLYING, GONE, SHOTS, beside, flies_on, kinds, leaves_now, next_shots
 from wm_train.dynamics.named import Named
 from wm_train.dynamics.select import LAST_RULED_ACTION
-from wm_train.dynamics.strikes import ACTIONS, moved_on, shielding
+from wm_train.dynamics.strikes import ACTIONS, shielding
 
 WHO = ("FOX", "FALCO", "SHEIK")
 """Fighters whose shots are followed."""
@@ -86,7 +86,7 @@ def _chosen(lasers: Tensor, state: Named, after: Named, goes_on: Tensor) -> dict
     """Lasers of the next frame (N, 2, 1 + FLYING, SHOTS), two frames and whether the match goes on (N,) → those of
     `near_lasers`."""
     victim, then = ({name: value.flip(1) for name, value in of.items()} for of in (state, after))
-    x, y = (at.flip(1) for at in moved_on(state))
+    x, y = then["x"], then["y"]  # who is struck has moved on before
     apart = beside(lasers, x[..., None], y[..., None] + CHEST)
     flies = (lasers[..., 2] != 0) | (lasers[..., 3] != 0)
     apart, nearest = torch.where(flies, apart, torch.full_like(apart, GONE)).min(dim=-1)

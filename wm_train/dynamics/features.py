@@ -23,6 +23,7 @@ from wm_train.dynamics.memory import CONTROLLERS, COUNTERS, Past, pressed, struc
 from wm_train.dynamics.named import Named, bounded
 from wm_train.dynamics.platforms import FOUNTAIN, UNKNOWN, next_heights
 from wm_train.dynamics.stale import freshness
+from wm_train.dynamics.strikes import moved_on
 from wm_train.dynamics.tables import MOVE_COLUMNS, MoveTables
 from wm_train.dynamics.wind import ABOVE, AHEAD, BEHIND, BELOW, DREAM_LAND, GUST
 from wm_train.encoding import BITS, STAGE_VOCABULARY, stage_of
@@ -334,7 +335,9 @@ class Features(nn.Module):
         """The odds, as a logit, that this fighter's lasers miss the other fighter in a frame, and the reverse."""
         lasers = next_shots(past.shots, state, pace(state, past))
         guarding = guard(state, past.numbers["frames_in_action"], past.controllers, controllers)
-        misses = self.tables.strikes.reach(lasers, state, rows["self_row"], guarding, self.tables.fold)
+        misses = self.tables.strikes.reach(
+            lasers, state, rows["self_row"], moved_on(state), guarding, self.tables.fold
+        )
         mine = scaled(misses, (8.0, 3.0, 1.0))
         return [*mine, *(column.flip(1) for column in mine)]
 

@@ -169,12 +169,13 @@ class Strikes(nn.Module):
         return first_box(now, of["ahead"], of["up"], of["turned"], body, self.shape[1]).numpy()
 
     def reach(
-        self, lasers: Tensor, state: Named, row: Tensor, guard: Guard, fold: Tensor | None = None
-    ) -> Tensor:
-        """Lasers of the next frame (N, 2, 1 + FLYING, SHOTS), the present state and its row of the tables (N, 2), and
-        how fighters would hold shields → the odds that a fighter's lasers miss the other fighter, if that goes on as it
-        moves: the logit of the likeliest to strike (N, 2); FAR for none."""
-        x, y, facing = (of.flip(1)[..., None] for of in (*moved_on(state), state["facing"].float()))
+        self, lasers: Tensor, state: Named, row: Tensor, places: tuple[Tensor, Tensor], guard: Guard,
+        fold: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Lasers of the next frame (N, 2, 1 + FLYING, SHOTS), the present state and its row of the tables (N, 2), where
+        fighters will be if nobody is struck, and how they would hold shields → the odds that a fighter's lasers miss
+        the other fighter: the logit of the likeliest to strike (N, 2); FAR for none."""
+        x, y, facing = (of.flip(1)[..., None] for of in (*places, state["facing"].float()))
         body = self._bodies(state, row, shielding(state["action"]), guard, fold).flip(1)  # (N, 2, CIRCLES, 3)
         logit = _laser_logit(lasers, self.beam[kinds(lasers, state["character"])], x, y, facing, body[:, :, None])
         flies = (lasers[..., 2] != 0) | (lasers[..., 3] != 0)
