@@ -8,7 +8,8 @@ import torch
 
 from wm_runtime.facts import STAGES, character, physics
 from wm_runtime.replays.dataset import Dataset
-from wm_train.dynamics.feet import ACTIONS, DODGE, DODGE_DECAY, bounds_of_game, heights, shown_by_walls
+from wm_train.dynamics.feet import ACTIONS, DODGE, bounds_of_game, heights, shown_by_walls
+from wm_train.dynamics.kinematics import AIR_DODGE_DECAY
 from wm_train.dynamics.memory import AIR_JUMPS, LOCKED, advance, beginning
 from wm_train.dynamics.tables import MoveTables
 
@@ -77,7 +78,7 @@ def dodging(feet: float, high: float, stick: float = -1.0) -> dict[str, np.ndarr
         columns["y"][t, 0], columns["self_y"][t, 0] = y, 0 if lands else speed
         columns["action"][t, 0], columns["airborne"][t, 0] = (DODGED, 0) if lands else (DODGE, 1)
         columns["state_age"][t, 0] = 0 if lands else t + 1
-        speed *= DODGE_DECAY
+        speed *= AIR_DODGE_DECAY
         lands = lands or y + speed + feet < 0
         y = 0.0 if lands else y + speed
     return columns
@@ -157,4 +158,4 @@ def test_a_dodge_that_comes_down_as_it_begins_tells_of_its_first_pose() -> None:
     found = bounds_of_game(columns, STAGE["FINAL_DESTINATION"])
     (i,) = np.flatnonzero(found["lands"])
     assert (found["move"][i], found["age"][i]) == (FOX * ACTIONS + DODGE, 1.0)
-    assert found["below"][i] == pytest.approx(0 - columns["y"][t, 0] + 0.8 * 3.1 * DODGE_DECAY, abs=1e-5)
+    assert found["below"][i] == pytest.approx(0 - columns["y"][t, 0] + 0.8 * 3.1 * AIR_DODGE_DECAY, abs=1e-5)

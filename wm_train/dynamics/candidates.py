@@ -13,11 +13,10 @@ from wm_runtime.facts import character as fighter
 from wm_runtime.facts import physics
 from wm_runtime.schema import C_, FIELD, VELOCITIES
 from wm_train.dynamics.dives import steered
-from wm_train.dynamics.features import AIR_DODGE, AIR_DODGE_DECAY
 from wm_train.dynamics.geometry import Geometry, Surfaces
 from wm_train.dynamics.guard import SHIELDS
 from wm_train.dynamics.influence import NUDGE, SHIFT, Influence
-from wm_train.dynamics.kinematics import blown, displacement, length
+from wm_train.dynamics.kinematics import AIR_DODGE, AIR_DODGE_DECAY, blown, displacement, length
 from wm_train.dynamics.launch import LAUNCHES, turned
 from wm_train.dynamics.laws import TURN_SHARE, slower
 from wm_train.dynamics.memory import L_AND_R

@@ -485,8 +485,8 @@ class ExactCore(Core):
         usual = torch.nan_to_num(self.tables.age_rate[move][..., 0], 1.0)
         rate = torch.where((rate <= 0) & (before["hitlag"] <= 1), usual, rate)
         begins = torch.nan_to_num(self.tables.age_start[move][..., 0], 1.0)
-        goes_on = self.tables.looped(move, before["state_age"] + rate)
-        return torch.where(action == before["action"], goes_on, begins)
+        reached = self.tables.looped(move, before["state_age"] + rate)
+        return torch.where(action == before["action"], reached, begins)
 
     def _likely(
         self, before: Named, past: Past, action: Tensor, attack: Tensor, box: Tensor, logits: Tensor

@@ -17,7 +17,7 @@ from wm_train.dynamics.constants import constant
 from wm_train.dynamics.geometry import Geometry, ceiling, crosses, support
 from wm_train.dynamics.guard import guard
 from wm_train.dynamics.hitboxes import HitboxDistance
-from wm_train.dynamics.kinematics import length, velocity
+from wm_train.dynamics.kinematics import AIR_DODGE, AIR_DODGE_DECAY, length, velocity
 from wm_train.dynamics.lasers import nearest, next_shots
 from wm_train.dynamics.memory import CONTROLLERS, COUNTERS, Past, pressed, struck_with
 from wm_train.dynamics.named import Named, bounded
@@ -29,8 +29,6 @@ from wm_train.dynamics.wind import ABOVE, AHEAD, BEHIND, BELOW, DREAM_LAND, GUST
 from wm_train.encoding import BITS, STAGE_VOCABULARY, stage_of
 
 CHARACTERS, ACTIONS = FIELD["character"].classes or 0, FIELD["action"].classes or 0
-AIR_DODGE, AIR_DODGE_DECAY = 3.1, 0.9
-"""Speed of an air dodge, units a frame, and what of it is left a frame later."""
 FLAGS = ("flags_1", "flags_2", "flags_3", "flags_4", "flags_5")
 HITSTUN_FLAG = 0x02
 """Bit of flags_4 with which misc_as is the hitstun left."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from wm_runtime.facts import FAMILIES, STAGES, outlines, physics
 from wm_runtime.schema import FIELD
+from wm_train.dynamics.kinematics import AIR_DODGE, AIR_DODGE_DECAY
 from wm_train.dynamics.memory import AIR_JUMPS, LOCKED
 from wm_train.dynamics.stale import begins_anew, frames_since
 
@@ -26,9 +27,9 @@ INSIDE = 3.0
 """Frames nearer than that to the ends of a surface, units, are left out."""
 DOWN = -0.5
 """A stick held further down lets a fighter through platforms, or fall faster; not one that dodges."""
-DODGE, DODGES, DODGE_DECAY = 236, 29, 0.9
-"""An air dodge, the age until which its speed only fades, and what of it is left a frame later."""
-DODGE_BEGINS, DODGE_SPEED, DODGED = 1.0, 3.1 * DODGE_DECAY, 43
+DODGE, DODGES = 236, 29
+"""An air dodge, and the age until which its speed only fades."""
+DODGE_BEGINS, DODGE_SPEED, DODGED = 1.0, AIR_DODGE * AIR_DODGE_DECAY, 43
 """The first age of one, its speed, units a frame, and landing from it."""
 DODGE_FROM = (*range(25, 35), 38, *range(65, 70))
 """Actions out of which a fighter may dodge and come down on one frame: jumps, falls, attacks in the air."""
@@ -55,7 +56,7 @@ def bounds_of_game(columns: dict[str, np.ndarray], stage: int) -> dict[str, np.n
 
     next_speed, falls_fast = falling(then)
     dodges = (then["action"] == DODGE) & (then["state_age"] < DODGES)
-    next_speed = np.where(dodges, then["self_y"] * DODGE_DECAY, next_speed)
+    next_speed = np.where(dodges, then["self_y"] * AIR_DODGE_DECAY, next_speed)
     blown = np.hypot(then["knockback_x"], then["knockback_y"])
     rise = next_speed + then["knockback_y"] * (1 - 0.051 / np.maximum(blown, 0.051))
     lands = flies & (now["airborne"] == 0) & ((now["main_y"] > DOWN) | falls_fast | dodges)

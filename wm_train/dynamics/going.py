@@ -24,6 +24,7 @@ GOES: tuple[str, ...] = ("keeps_x", "adds_x", "keeps_y", "adds_y")
 KEEPS = (1.0, 0.0, 1.0, 0.0)
 """Of moves and ages of which nothing is known."""
 GOES_GRID = 1 / 64
+"""What is added is kept to so much, units a frame: in two bytes."""
 SQUAT, LEAPS = 24, (25, 26)
 """The jump squat, and jumping off the ground."""
 JUMP_BITS, TAPPED = 0x0C00, 0.3
@@ -41,10 +42,10 @@ def goes_on(
     before: Named, meant: Tensor, usual: Tensor, hop: Tensor, leapt: Tensor, sticks: Tensor, controllers: Tensor,
     terminal: Tensor, fast: Tensor,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """State; what fighters mean to do; GOES of that at its age (N, 2, 4); speeds of short and full hops, NaN where
-    not known (N, 2, 2);
-    velocity along x of who leaps (N, 2); controllers that led here, the latest last (N, K, 2, 13), and of the next
-    frame (N, 2, 13); terminal velocities, of falling and of falling fast (N, 2) → x and y of the next frame, (N, 2)."""
+    """State; what fighters mean to do; GOES of that at its age (N, 2, 4); speeds of short and full hops, NaN where not
+    known (N, 2, 2); velocity along x of who leaps (N, 2); controllers that led here, the latest last (N, K, 2, 13), and
+    of the next frame (N, 2, 13); terminal velocities, of falling and of falling fast (N, 2) → x and y of the next
+    frame, (N, 2)."""
     facing = before["facing"].float()
     keeps_x, adds_x, keeps_y, adds_y = usual.unbind(dim=-1)
     along, up = own_x(before) * keeps_x + adds_x * facing, before["self_y"] * keeps_y + adds_y
@@ -94,7 +95,7 @@ def usual_velocities(
 
 
 def _common(row: np.ndarray, rows: int, value: np.ndarray) -> np.ndarray:
-    """The commonest value of each row, on GOES_GRID; 0 of one that is seen seldom."""
+    """The commonest value of each row, on GOES_GRID; 0 of one that is not seen."""
     (found, _), values, _ = commonest(np.stack([row, row]), value, 1, least=1, grid=1 / GOES_GRID)
     out = np.zeros(rows)
     out[found] = values

@@ -22,7 +22,7 @@ SHIELDS = (178, 179, 181, 182)
 BEGUN = (178, 182)
 """Those that a shield begins with: how long it has been out is how long they have lasted."""
 LEANS, LIGHT = (2.5, 2.5), 1.0
-"""What `Strikes.lean` is before it is measured."""
+"""What `Strikes.lean` is before it is measured: units ahead and up, and a share."""
 FOLLOWS = 0.5
 """Share of the way to the stick that a shield leans on each frame."""
 HELD = 7

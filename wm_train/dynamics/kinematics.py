@@ -9,6 +9,8 @@ from wm_train.dynamics.named import Named
 
 DECAY = 0.051
 """Loss of knockback's length a frame in the air, units a frame."""
+AIR_DODGE, AIR_DODGE_DECAY = 3.1, 0.9
+"""Speed of an air dodge, units a frame, and what is left of it a frame later."""
 
 
 def length(x: Tensor, y: Tensor) -> Tensor:

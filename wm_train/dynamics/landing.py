@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from wm_runtime.schema import C_, FIELD
-from wm_train.dynamics.features import AIR_DODGE, AIR_DODGE_DECAY
 from wm_train.dynamics.feet import DODGE, DODGED, DODGES
 from wm_train.dynamics.geometry import Surfaces
-from wm_train.dynamics.kinematics import blown, length
+from wm_train.dynamics.kinematics import AIR_DODGE, AIR_DODGE_DECAY, blown, length
 from wm_train.dynamics.named import Named
 
 ACTIONS = FIELD["action"].classes or 0
