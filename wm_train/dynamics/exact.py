@@ -58,7 +58,7 @@ from wm_train.dynamics.push import Push
 from wm_train.dynamics.select import LAST_RULED_ACTION, REBIRTH_WAIT
 from wm_train.dynamics.slides import Slides
 from wm_train.dynamics.stale import freshness
-from wm_train.dynamics.strikes import ACTIVE, BOXES, COLUMNS, FRESH, GRABS, LOGIT_SCALE, NEVER, shielding
+from wm_train.dynamics.strikes import ACTIVE, BOXES, CAUGHT, COLUMNS, FRESH, GRABS, LOGIT_SCALE, NEVER, shielding
 from wm_train.dynamics.tables import DAMAGES, MoveTables
 from wm_train.dynamics.throws import Throws
 from wm_train.dynamics.walk import Walk
@@ -205,6 +205,8 @@ class ExactCore(Core):
     predicted = tuple(name for name, field in FIELD.items() if field.role == "state" and name != "stocks")
     weights = MappingProxyType(WEIGHTS)
     network: OwnFrameNetwork
+    caught: Tensor
+    """(actions,): being grabbed, bool."""
     against: Tensor
     """(not pushed or pushed, candidates of x): what is added to their logits."""
 
@@ -219,6 +221,9 @@ class ExactCore(Core):
         against = torch.zeros(2, SIZES["x"])
         against[0, list(PUSHED)] = against[1, list(UNPUSHED)] = -PUSH_ODDS
         self.register_buffer("against", against, persistent=False)
+        caught = torch.zeros(ACTIONS, dtype=torch.bool)
+        caught[list(CAUGHT)] = True
+        self.register_buffer("caught", caught, persistent=False)
         embedded = {e.name: (vocabulary(e.vocabulary, (1, 1)), e.width) for e in EMBEDDED}
         numbers = self._count_numbers()
         self.network = OwnFrameNetwork(
@@ -286,7 +291,9 @@ class ExactCore(Core):
         said = said + catching[..., None] * (torch.arange(ACTIONS, device=said.device) == CATCH)
         hurt = self.hurt.kinds & (torch.arange(ACTIONS, device=said.device) != before["action"][..., None])
         struck, blocked = self._struck_odds(before, past, meant, strikes, headed, guarding)
-        said = said + struck[..., None] * hurt
+        grabbed = is_of(before["action"].flip(1), GRABS)
+        said = said + (struck * ~grabbed)[..., None] * hurt
+        said = said + ((struck + HURT_ODDS) * grabbed)[..., None] * self.caught
         anew = (torch.arange(ACTIONS, device=said.device) == BLOCKED) & (before["action"] != BLOCKED)[..., None]
         said = said + blocked[..., None] * anew
         surfaces = self.geometry.surfaces(stage, match[..., M_["frame"]] + 1, past.platforms)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from wm_runtime.schema import C_
+from wm_train.dynamics.constants import constant
 from wm_train.dynamics.named import Named, is_of
 from wm_train.dynamics.stale import frames_since
 
@@ -27,6 +28,8 @@ FOLLOWS = 0.5
 """Share of the way to the stick that a shield leans on each frame."""
 HELD = 7
 """Frames of the stick before the next one that are looked at."""
+STICK = slice(C_["main_x"], C_["main_y"] + 1)
+"""Of the controls."""
 TRIGGER_BITS = 0x0060
 """L and R in a replay's buttons."""
 TOUCHED = 0.25
@@ -45,18 +48,16 @@ class Guard(NamedTuple):
 
 def guard(state: Named, frames_in_action: Tensor, sticks: Tensor, controllers: Tensor) -> Guard:
     """State, for how long its action has lasted (N, 2), controllers that led to it and before, the latest last
-    (N, K, 2, 13), and of the next frame (N, 2, 13) → how shields would be held then."""
+    (N, HELD or more, 2, 13), and of the next frame (N, 2, 13) → how shields would be held then."""
     out = torch.where(is_of(state["action"], BEGUN), frames_in_action + 1, HELD)
     out = torch.where(is_of(state["action"], SHIELDS), out, 0)
-    way = []
-    for name in ("main_x", "main_y"):
-        lean = controllers[..., C_[name]] * FOLLOWS
-        for back in range(min(HELD, sticks.shape[1])):
-            lean = lean + sticks[:, -1 - back, :, C_[name]] * (FOLLOWS ** (back + 2) * (out > back).float())
-        way.append(lean)
+    backs = constant(tuple(range(HELD - 1, -1, -1)), out.device, torch.int32)
+    share = constant(tuple(FOLLOWS ** (back + 2) for back in range(HELD - 1, -1, -1)), out.device)
+    held = (out[:, None] > backs[:, None]) * share[:, None]  # (N, HELD, 2)
+    lean = controllers[..., STICK] * FOLLOWS + (sticks[:, -HELD:, :, STICK] * held[..., None]).sum(dim=1)
     pressed, digital = controllers[..., C_["shoulder"]], controllers[..., C_["l"]] + controllers[..., C_["r"]]
     light = (1 - pressed) * ((pressed > TOUCHED) & (digital <= 0)).float()
-    return Guard(way[0] * state["facing"].float(), way[1], light)
+    return Guard(lean[..., 0] * state["facing"].float(), lean[..., 1], light)
 
 
 def guard_of_game(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
