@@ -49,8 +49,8 @@ class Guard(NamedTuple):
 def guard(state: Named, frames_in_action: Tensor, sticks: Tensor, controllers: Tensor) -> Guard:
     """State, for how long its action has lasted (N, 2), controllers that led to it and before, the latest last
     (N, HELD or more, 2, 13), and of the next frame (N, 2, 13) → how shields would be held then."""
-    out = torch.where(is_of(state["action"], BEGUN), frames_in_action + 1, HELD)
-    out = torch.where(is_of(state["action"], SHIELDS), out, 0)
+    long = torch.full_like(frames_in_action, HELD)
+    out = torch.where(is_of(state["action"], BEGUN), frames_in_action + 1, long) * is_of(state["action"], SHIELDS)
     backs = constant(tuple(range(HELD - 1, -1, -1)), out.device, torch.int32)
     share = constant(tuple(FOLLOWS ** (back + 2) for back in range(HELD - 1, -1, -1)), out.device)
     held = (out[:, None] > backs[:, None]) * share[:, None]  # (N, HELD, 2)
