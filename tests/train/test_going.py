@@ -10,9 +10,9 @@ from torch import Tensor
 from wm_runtime.facts import physics
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import C_, CONTROL_NAMES, FIELD
-from wm_train.dynamics.going import GOES, KEEPS, SQUAT, goes_on, own_x, usual_velocities
+from wm_train.dynamics.going import GOES, KEEPS, SQUAT, goes_on, usual_velocities
 from wm_train.dynamics.guard import HELD, SHIELDS, Guard, guard, guard_of_game, leaning
-from wm_train.dynamics.kinematics import velocity
+from wm_train.dynamics.kinematics import own_x, velocity
 from wm_train.dynamics.memory import CONTROLLERS
 from wm_train.dynamics.named import Named, named
 from wm_train.dynamics.tables import MoveTables, _edge, _steps

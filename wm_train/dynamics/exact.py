@@ -517,7 +517,7 @@ class ExactCore(Core):
         """If these are the next actions, ages and places (N, 2): numbers about the other fighter striking this one, and
         the reverse, (N, 2, 2 · COLUMNS); and the hitbox with which the other one would, (N, 2)."""
         same = action == before["action"]
-        grabs = (before["action"] == GRABS[0]) | (before["action"] == GRABS[1])
+        grabs = is_of(before["action"], GRABS)
         action, age = torch.where(grabs, before["action"], action), torch.where(grabs, before["state_age"], age)
         spent = same & (past.numbers["since_hitlag"] <= past.numbers["since_begun"])
         row = self.tables.row(before["character"], before["action"], before["state_age"])

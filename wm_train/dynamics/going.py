@@ -16,7 +16,7 @@ from torch import Tensor
 
 from wm_runtime.schema import C_
 from wm_train.dynamics.common import commonest
-from wm_train.dynamics.kinematics import blown
+from wm_train.dynamics.kinematics import blown, own_x
 from wm_train.dynamics.named import Named, is_of
 
 GOES: tuple[str, ...] = ("keeps_x", "adds_x", "keeps_y", "adds_y")
@@ -31,11 +31,6 @@ JUMP_BITS, TAPPED = 0x0C00, 0.3
 """X and Y in a replay's buttons; a stick so far up holds a jump: the game's."""
 FASTFALL, FLICK = -0.6625, 3
 """A stick so far down that was not so many frames before makes who falls fall fast: the game's."""
-
-
-def own_x(state: Named) -> Tensor:
-    """Own velocity along x, of air or ground, (N, 2)."""
-    return torch.where(state["airborne"] == 1, state["self_x_air"], state["self_x_ground"])
 
 
 def goes_on(

@@ -1,8 +1,8 @@
 """How a shield is held: it leans the way of the stick, and is larger where the trigger is not pressed all the way.
 
-Measured with the bodies (`strikes`): a stick that is held all the way takes a shield some two and a half units with it,
-half of the way on each frame, from the frame on which it is raised; and a trigger that is hardly pressed makes it twice
-as large as one that is pressed all the way.
+Measured with the bodies (`strikes.lean`): a stick that is held all the way takes a shield 2.6 units with it ahead, and
+3.3 up, half of the way on each frame, from the frame on which it is raised; and a trigger that is hardly pressed makes
+it twice as large as one that is pressed all the way.
 """
 
 from __future__ import annotations
@@ -51,30 +51,35 @@ def guard(state: Named, frames_in_action: Tensor, sticks: Tensor, controllers: T
     (N, HELD or more, 2, 13), and of the next frame (N, 2, 13) → how shields would be held then."""
     long = torch.full_like(frames_in_action, HELD)
     out = torch.where(is_of(state["action"], BEGUN), frames_in_action + 1, long) * is_of(state["action"], SHIELDS)
-    backs = constant(tuple(range(HELD - 1, -1, -1)), out.device, torch.int32)
-    share = constant(tuple(FOLLOWS ** (back + 2) for back in range(HELD - 1, -1, -1)), out.device)
-    held = (out[:, None] > backs[:, None]) * share[:, None]  # (N, HELD, 2)
-    lean = controllers[..., STICK] * FOLLOWS + (sticks[:, -HELD:, :, STICK] * held[..., None]).sum(dim=1)
-    pressed, digital = controllers[..., C_["shoulder"]], controllers[..., C_["l"]] + controllers[..., C_["r"]]
-    light = (1 - pressed) * ((pressed > TOUCHED) & (digital <= 0)).float()
-    return Guard(lean[..., 0] * state["facing"].float(), lean[..., 1], light)
+    clicked = controllers[..., C_["l"]] + controllers[..., C_["r"]] > 0
+    return _held(
+        state["facing"], out, sticks[:, -HELD:, :, STICK], controllers[..., STICK], controllers[..., C_["shoulder"]],
+        clicked,
+    )  # fmt: skip
 
 
 def guard_of_game(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A game's columns (T, 2) → the fields of Guard for each of its steps, (T - 1, 2) float32."""
-    out = frames_since(~np.isin(columns["action"], SHIELDS))[:-1]
-    count, sides = columns["main_x"].shape
-    way = []
-    for name in ("main_x", "main_y"):
-        stick = np.concatenate([np.zeros((HELD, sides), np.float32), columns[name]])
-        lean = stick[HELD + 1 :] * FOLLOWS
-        for back in range(HELD):
-            lean += stick[HELD - back : HELD - back + count - 1] * (FOLLOWS ** (back + 2) * (out > back))
-        way.append(lean.astype(np.float32))
-    pressed, digital = columns["shoulder"][1:], columns["buttons"][1:] & TRIGGER_BITS > 0
-    light = np.where((pressed > TOUCHED) & ~digital, 1 - pressed, 0.0).astype(np.float32)
-    facing = columns["facing"][:-1].astype(np.float32)
-    return {"lean_x": way[0] * facing, "lean_y": way[1], "light": light}
+    facing = torch.from_numpy(columns["facing"][:-1])
+    out = torch.from_numpy(frames_since(~np.isin(columns["action"], SHIELDS))[:-1])
+    stick = torch.from_numpy(np.stack([columns["main_x"], columns["main_y"]], axis=-1))
+    padded = torch.cat([stick.new_zeros(HELD - 1, *stick.shape[1:]), stick[:-1]])
+    sticks = padded.unfold(0, HELD, 1).movedim(-1, 1)  # (T - 1, HELD, 2, 2)
+    clicked = torch.from_numpy(columns["buttons"][1:] & TRIGGER_BITS > 0)
+    held = _held(facing, out, sticks, stick[1:], torch.from_numpy(columns["shoulder"][1:]), clicked)
+    return {name: value.numpy() for name, value in held._asdict().items()}
+
+
+def _held(facing: Tensor, out: Tensor, sticks: Tensor, stick: Tensor, pressed: Tensor, clicked: Tensor) -> Guard:
+    """Facing, for how many frames a shield has been out (N, 2), sticks of those frames, the latest last
+    (N, HELD, 2, 2), and of the next one (N, 2, 2), how far a trigger is pressed then, and whether all the way (N, 2).
+    """
+    backs = constant(tuple(range(HELD - 1, -1, -1)), out.device, torch.int32)
+    share = constant(tuple(FOLLOWS ** (back + 2) for back in range(HELD - 1, -1, -1)), out.device)
+    counts = (out[:, None] > backs[:, None]) * share[:, None]  # (N, HELD, 2)
+    lean = stick * FOLLOWS + (sticks * counts[..., None]).sum(dim=1)
+    light = (1 - pressed) * ((pressed > TOUCHED) & ~clicked).float()
+    return Guard(lean[..., 0] * facing.float(), lean[..., 1], light)
 
 
 def leaning(shield: Tensor, guard: Guard, lean: Tensor) -> Tensor:

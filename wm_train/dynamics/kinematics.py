@@ -24,10 +24,14 @@ def blown(x: Tensor, y: Tensor) -> Tensor:
     return ((far - DECAY) / far).clamp(min=0.0)
 
 
+def own_x(state: Named) -> Tensor:
+    """Own velocity along x, of air or ground, (N, 2)."""
+    return torch.where(state["airborne"] == 1, state["self_x_air"], state["self_x_ground"])
+
+
 def velocity(state: Named) -> tuple[Tensor, Tensor]:
     """(x, y), (N, 2) each: own velocity, of air or ground, plus knockback."""
-    own_x = torch.where(state["airborne"] == 1, state["self_x_air"], state["self_x_ground"])
-    return own_x + state["knockback_x"], state["self_y"] + state["knockback_y"]
+    return own_x(state) + state["knockback_x"], state["self_y"] + state["knockback_y"]
 
 
 def displacement(before: Named, after: Named) -> tuple[Tensor, Tensor]:

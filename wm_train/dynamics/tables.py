@@ -19,9 +19,9 @@ from wm_train.dynamics.blows import LEAST_LIKELY, RARE
 from wm_train.dynamics.common import GRID, commonest
 from wm_train.dynamics.feet import bounds_of_game, heights, shown_by_walls
 from wm_train.dynamics.geometry import Geometry
-from wm_train.dynamics.going import GOES, JUMP_BITS, KEEPS, TAPPED, usual_velocities
+from wm_train.dynamics.going import GOES, JUMP_BITS, KEEPS, LEAPS, SQUAT, TAPPED, usual_velocities
 from wm_train.dynamics.launch import Launches, weights
-from wm_train.dynamics.memory import AT_PLACE, LOCKED
+from wm_train.dynamics.memory import AIR_JUMPS, AT_PLACE, LOCKED
 from wm_train.dynamics.named import Named
 from wm_train.dynamics.stale import frames_since, freshness, struck_in_game
 from wm_train.dynamics.strikes import BOXES, Strikes, near_of_game
@@ -48,9 +48,9 @@ KINDS = ("value", "change")
 LOOP_SLACK = 0.01
 """A loop begins again at an age that is so much beyond its last one."""
 DAMAGES = 6
+"""Commonest rises of percent that are kept of an attacker's move."""
 SAME_DAMAGE = 0.02
 """Damages so near each other are the same, percent."""
-"""Commonest rises of percent that are kept of an attacker's move."""
 WALKS, DASH, RUN = (15, 16, 17), 20, 21
 USUAL_DASH, MOST_DASH = (0.06, 0.02), 0.3
 """What a dash gains where it could not be measured, for each unit of stick and beside; more than that is no measure."""
@@ -67,7 +67,6 @@ SIZED = (*BY_AGE, *BY_RUN, "vectors", "run_vectors")
 KNOWN = 4
 """Level of `seen` from which a row has a vector of its own: fifteen frames."""
 SLOWED = ("speed_air.change", "speed_ground.change", "length.change")
-JUMP_SQUAT, JUMPS, AIR_JUMPS = 24, (25, 26), (27, 28)
 ENTRY_SHARES = (0.25, 1 / 3, 0.5, 2 / 3, 0.75, 0.8, 0.9, 1.0)
 """Shares of the velocity along x in the air that moves leave as they begin."""
 DRIFT_ACTIONS = tuple(range(25, 35))
@@ -412,7 +411,7 @@ class MoveTables(nn.Module):
         return np.where(index < self.count.numpy()[move], self.first.numpy()[move] + index, 0)
 
     def _measure_jumps(self, step: dict[str, np.ndarray]) -> None:
-        jumps = (step["action_before"] == JUMP_SQUAT) & np.isin(step["action"], JUMPS)
+        jumps = (step["action_before"] == SQUAT) & np.isin(step["action"], LEAPS)
         leaps = np.isin(step["action"], AIR_JUMPS) & ~step["same"]
         stick, value, ground = step["stick"], step["self_x_air.value"], step["ground_before"]
         held = step["stick_before"]
@@ -447,7 +446,7 @@ class MoveTables(nn.Module):
         ]
         self.goes = torch.from_numpy(np.concatenate(parts, axis=1))
         self.goes[0] = torch.tensor(KEEPS)
-        leaps = (step["action_before"] == JUMP_SQUAT) & np.isin(step["action"], JUMPS)
+        leaps = (step["action_before"] == SQUAT) & np.isin(step["action"], LEAPS)
         for i, high in enumerate((False, True)):
             these = leaps & (step["jump_held"] == high)
             rows_, values = _oftenest(step["character"][these].astype(np.int64), step["self_y.value"][these])
