@@ -33,12 +33,13 @@ from wm_train.dynamics.tables import (
     VALUES,
     MoveTables,
 )
+from wm_train.dynamics.wind import PACE
 
 CHARACTERS, ACTIONS = FIELD["character"].classes or 0, FIELD["action"].classes or 0
 REGRESSED, MOVED = 0, 1
 """Candidates of x and y: the network's own value, and where velocities lead."""
 MIRRORED = ("self_x_air", "self_x_ground", "knockback_x")
-PUSH, WIND = 0.3, 0.2
+PUSH, WIND = 0.3, PACE
 """Units a frame by which fighters who stand in each other push, and by which Dream Land's wind blows outward."""
 SHIELDED = 0.66
 """The share of it that is left behind a shield."""
@@ -79,6 +80,8 @@ FOLLOWING = {"self_x_air": 2, "self_x_ground": 2}
 """Velocity → number of its candidates that follow from what was chosen before it."""
 PUSHED, UNPUSHED = (18, 19, 20, 24, 29, 31), (1, 2, 15, 21, 28, 30)
 """Candidates of x that a push by the other fighter is part of, and the same without it."""
+WINDY = (21, 22, 23, 24)
+"""Candidates of x that the wind is part of."""
 X_WOULD, Y_WOULD = 13, 6
 """Places where a fighter would have gone, had it not been struck or run out of ground."""
 SIZES: dict[str, int] = {

@@ -35,6 +35,7 @@ from wm_train.dynamics.candidates import (
     SIZES,
     TOLERANCE,
     UNPUSHED,
+    WINDY,
     Candidates,
 )
 from wm_train.dynamics.clock import Clock, cancelled
@@ -62,6 +63,7 @@ from wm_train.dynamics.strikes import ACTIVE, BOXES, CAUGHT, COLUMNS, FRESH, GRA
 from wm_train.dynamics.tables import DAMAGES, MoveTables
 from wm_train.dynamics.throws import Throws
 from wm_train.dynamics.walk import Walk
+from wm_train.dynamics.wind import DREAM_LAND, blown_by
 from wm_train.encoding import BITS, stage_of
 from wm_train.models.own_frame import OwnFrameNetwork, RowEmbedding, vocabulary
 from wm_train.training.records import Batch
@@ -209,6 +211,8 @@ class ExactCore(Core):
     """(actions,): being grabbed, bool."""
     against: Tensor
     """(not pushed or pushed, candidates of x): what is added to their logits."""
+    windy: Tensor
+    """(candidates of x,): those that wind is part of, bool. On Dream Land a rule says how far it moves whom."""
 
     def __init__(self, config: ExactConfig) -> None:
         super().__init__()
@@ -221,6 +225,9 @@ class ExactCore(Core):
         against = torch.zeros(2, SIZES["x"])
         against[0, list(PUSHED)] = against[1, list(UNPUSHED)] = -PUSH_ODDS
         self.register_buffer("against", against, persistent=False)
+        windy = torch.zeros(SIZES["x"], dtype=torch.bool)
+        windy[list(WINDY)] = True
+        self.register_buffer("windy", windy, persistent=False)
         caught = torch.zeros(ACTIONS, dtype=torch.bool)
         caught[list(CAUGHT)] = True
         self.register_buffer("caught", caught, persistent=False)
@@ -339,7 +346,11 @@ class ExactCore(Core):
                 before, after, past.last, *rows, places, cosine, controllers, last, _value(heads, "x"), by_stick
             )
             away = torch.where(before["x"] >= before["x"].flip(1), PUSH, -PUSH) * pushed
-            after["x"] = torch.where(by_stick.shielded, options[..., MOVED] + away, _pick(options, heads["x"]))
+            on_dream_land = (stage == DREAM_LAND.id)[:, None, None]
+            said = torch.where(on_dream_land & self.windy, torch.full_like(heads["x"], -2 * FORBIDDEN), heads["x"])
+            x = torch.where(by_stick.shielded, options[..., MOVED] + away, _pick(options, said))
+            height = before["y"] + displacement(before, after)[1]
+            after["x"] = x + blown_by(past.wind, before, after, x, height, stage)
             options = self.candidates.y(
                 before, after, *rows, places, surfaces, controllers, last, _value(heads, "y"), by_stick
             )

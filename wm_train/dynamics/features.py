@@ -25,7 +25,7 @@ from wm_train.dynamics.platforms import FOUNTAIN, UNKNOWN, next_heights
 from wm_train.dynamics.stale import freshness
 from wm_train.dynamics.strikes import moved_on
 from wm_train.dynamics.tables import MOVE_COLUMNS, MoveTables
-from wm_train.dynamics.wind import ABOVE, AHEAD, BEHIND, BELOW, DREAM_LAND, GUST
+from wm_train.dynamics.wind import ABOVE, BELOW, BOXES, DREAM_LAND, GUST
 from wm_train.encoding import BITS, STAGE_VOCABULARY, stage_of
 
 CHARACTERS, ACTIONS = FIELD["character"].classes or 0, FIELD["action"].classes or 0
@@ -408,10 +408,11 @@ class Features(nn.Module):
         blowing = here * blows.abs()
         facing = state["facing"].float()
         x, y = state["x"] * blows, state["y"]
-        inside = torch.minimum(torch.minimum(AHEAD - x, x - BEHIND), torch.minimum(ABOVE - y, y - BELOW))
+        behind, ahead = (torch.where(blows < 0, to_left, to_right) for to_left, to_right in zip(*BOXES.values()))
+        inside = torch.minimum(torch.minimum(ahead - x, x - behind), torch.minimum(ABOVE - y, y - BELOW))
         left = (GUST - since) * from_start
         columns = [blows * facing * here, blows * facing * (inside > 0).float() * here]
-        for distance in (AHEAD - x, x - BEHIND, ABOVE - y, y - BELOW):
+        for distance in (ahead - x, x - behind, ABOVE - y, y - BELOW):
             columns.append((distance / 4).clamp(-1.0, 1.0) * blowing)
         columns += [since / GUST * blowing, from_start * blowing, (left / 20).clamp(0.0, 1.0) * blowing]
         columns += [(left == 1).float() * blowing, (since / 600).clamp(max=1.0) * (here - blowing)]
