@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from wm_runtime.replays.sticks import as_read
 from wm_runtime.schema import (
     AXES,
     CONTROLS,
@@ -93,9 +94,11 @@ def state_of(columns: Mapping[str, np.ndarray], frame: np.ndarray, stage: int | 
 
 
 def controllers_of(columns: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Columns of (T, 2) → controllers (T, 2, 13) float32."""
+    """Columns of (T, 2) → controllers (T, 2, 13) float32 as the game reads them (`sticks`)."""
     buttons = columns["buttons"]
+    x, y = as_read(*(columns[name] for name in ("main_x", "main_y", "raw_x", "raw_y")))
+    read = {**columns, "main_x": x, "main_y": y}
     return np.stack(
-        [columns[c.name] if c.name in AXES else (buttons & c.bit) != 0 for c in CONTROLS], axis=-1, dtype=np.float32,
+        [read[c.name] if c.name in AXES else (buttons & c.bit) != 0 for c in CONTROLS], axis=-1, dtype=np.float32,
         casting="unsafe",
     )

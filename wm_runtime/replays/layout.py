@@ -15,7 +15,9 @@ from itertools import groupby
 import numpy as np
 
 from wm_runtime.replays.game import COLUMNS, Game, GameInfo
+from wm_runtime.replays.sticks import as_read
 from wm_runtime.schema import (
+    C_,
     CONTROLS,
     FIELDS,
     FIRST_FRAME,
@@ -157,11 +159,14 @@ def unpack_state(records: np.ndarray, frame: np.ndarray, stage: np.ndarray, out:
 
 
 def unpack_controllers(records: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """Records (T, 2) → controllers (T, 2, 13) float32, written over `out` if that is given."""
+    """Records (T, 2) → controllers (T, 2, 13) float32 as the game reads them (`sticks`), written over `out` if that is
+    given."""
     out = np.empty((*records.shape, len(CONTROLS)), np.float32) if out is None else out
     buttons = np.ascontiguousarray(_decode(records, "buttons"))
     for i, control in enumerate(CONTROLS):
         out[..., i] = (buttons & control.bit) != 0 if control.bit else _decode(records, control.name)
+    x, y = C_["main_x"], C_["main_y"]
+    out[..., x], out[..., y] = as_read(out[..., x], out[..., y], _decode(records, "raw_x"), _decode(records, "raw_y"))
     return out
 
 
