@@ -15,70 +15,181 @@ import numpy as np
 import torch
 
 import wm_runtime.facts
-from wm_runtime.facts import physics
+from wm_runtime.facts import FAMILIES, physics
 from wm_runtime.replays.dataset import Dataset
+from wm_runtime.replays.layout import unpack_controllers
+from wm_runtime.schema import C_
 from wm_train.dynamics.candidates import driven
-from wm_train.dynamics.laws import DRIFTS
+from wm_train.dynamics.laws import DEAD_FALL, DRIFTS, NO_LIMIT
+from wm_train.dynamics.memory import AIR_JUMPS
 from wm_train.dynamics.tables import drift_of
 
-ENOUGH, ALL, CLOSE, CONTROL = 200, 0.9995, 1e-3, 14
-"""A law holds that so many frames show, such a share of them to so many units a frame; actions from CONTROL on."""
-LAWS = ((0, 0, 0, 1), (1, 1, 1, 1), (0, 0, 0, 0.5), *((k / 20, 0, k / 20, 1) for k in range(2, 20)))
+ENOUGH, ALL, CLOSE, CONTROL = 100, 0.985, 1e-3, 14
+"""A law holds that so many frames show, such a share of them to so many units a frame (full sticks that only a raw one
+tells, which replays before 3.17 have not, are among the rest); actions from CONTROL on."""
+SURELY = 0.9995
+"""Where a law tells such a share of all frames, no other is looked for."""
+PARTS = [k / 20 for k in range(1, 27)]
+LAWS = ((0, 0, 0, 1), (1, 1, 1, 1), (0, 0, 0, 0.5), *((k, 0, k, 1) for k in PARTS),
+        *((k, 0, top, 1) for k in PARTS for top in PARTS if k != top))  # fmt: skip
 """Shares of what the stick's tilt adds, and its side, of the speed that it leads to, and of friction: friction alone,
-the whole, half of the friction, and a part of the drift without what the side adds."""
+the whole, half of the friction, a part of the drift without what the side adds, and such a part of another speed."""
+JUMPS, FEW, MANY = (*AIR_JUMPS, *range(341, 346)), 8, 0.85
+"""Jumps in the air, of Jigglypuff and Kirby as well; so many of them with the stick to a side tell, and such a share of
+them is by the stick of their first frame (those out of hitstun are not)."""
+SPEEDS = [round(0.2 + k / 100, 2) for k in range(131)]
+MOST, FALLS = 20_000, [k / 20 for k in range(2, 20)]
+"""Frames of an action that are looked at; shares of the speed that a helpless fall may be held to."""
 
 
-def drifts_of(columns: dict[str, np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
-    """Character and its frames (P, 4) without hitlag in the air, in actions that go on: action, velocity along x, that
-    of the next frame, and its stick."""
+def drifts_of(dataset: Dataset, game: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Character and its frames (P, 6) without hitlag in the air, in actions that go on: action, its age on the next
+    frame, velocity along x, that of the next frame, its stick, and the action before."""
+    columns = dataset.columns(game)
+    stick = unpack_controllers(dataset.records(game))[1:, :, C_["main_x"]]
     then, now = ({n: v[part] for n, v in columns.items()} for part in (slice(0, -1), slice(1, None)))
     flies = (then["airborne"] == 1) & (now["airborne"] == 1) & (then["hitlag"] <= 0) & (now["hitlag"] <= 0)
     flies &= (then["action"] == now["action"]) & (now["action"] >= CONTROL)
     for who in (0, 1):
         at = flies[:, who]
-        of = (then["action"], then["self_x_air"], now["self_x_air"], now["main_x"])
-        yield int(columns["character"][0, who]), np.stack([value[at, who] for value in of], axis=1)
+        action = columns["action"][:, who]
+        begun = np.maximum.accumulate(np.where(np.diff(action, prepend=-1) != 0, np.arange(len(action)), 0))[:-1]
+        former = action[np.maximum(begun - 1, 0)]
+        of = (then["action"], now["state_age"], then["self_x_air"], now["self_x_air"])
+        yield (
+            int(columns["character"][0, who]),
+            np.stack([*(value[at, who] for value in of), stick[at, who], former[at]], axis=1).astype(np.float32),
+        )
+
+
+def jumps_of(dataset: Dataset, game: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Character and its frames (P, 6), as `drifts_of`, on which a jump in the air begins."""
+    columns = dataset.columns(game)
+    stick = unpack_controllers(dataset.records(game))[1:, :, C_["main_x"]]
+    then, now = ({n: v[part] for n, v in columns.items()} for part in (slice(0, -1), slice(1, None)))
+    jumps = (then["airborne"] == 1) & (now["airborne"] == 1) & (then["hitlag"] <= 0) & (then["action"] != now["action"])
+    jumps &= np.isin(now["action"], JUMPS)
+    for who in (0, 1):
+        at = jumps[:, who]
+        of = (now["action"], now["state_age"], then["self_x_air"], now["self_x_air"], stick, then["action"])
+        frames = np.stack([value[..., who][at] for value in of], axis=1).astype(np.float32)
+        yield int(columns["character"][0, who]), frames
+
+
+def told(law: tuple[float, ...], frames: np.ndarray, character: int, most: float = NO_LIMIT) -> np.ndarray:
+    """Whether a law tells the next velocity of frames (P, 6) of a character whose stick may lead it to that share of its
+    speed at most, (P,)."""
+    by_tilt, by_side, of_top, of_friction = law
+    v, true, tilt = (torch.from_numpy(np.ascontiguousarray(frames[:, i])) for i in (2, 3, 4))
+    a, b = DRIFT[character]
+    fastest = float(physics("air_speed")[character])
+    top = (tilt * fastest * of_top).clamp(-most * fastest, most * fastest)
+    friction = torch.full_like(v, float(physics("air_friction")[character]) * of_friction)
+    next_ = driven(v, tilt * a * by_tilt + tilt.sign() * b * by_side, top, friction)
+    return ((next_ - true).abs() < CLOSE).numpy()
+
+
+def law_of(frames: np.ndarray, character: int) -> tuple[float, ...]:
+    """Frames (P, 6) of a character's action → the law of LAWS that tells the most of them, from an age on from which it
+    tells nearly all, and that age; nothing where none does. Simple laws come first."""
+    ages = np.floor(frames[:, 1])
+    best: tuple[float, ...] = ()
+    most = ENOUGH * ALL
+    for law in LAWS if character in DRIFT else ():
+        right = told(law, frames, character)
+        for since in np.unique(ages):
+            at = ages >= since
+            if at.sum() < ENOUGH or right[at].sum() <= most:
+                break
+            if right[at].mean() >= ALL:
+                best, most = (*law, float(since) if since > ages.min() else 0.0), right[at].sum()
+                break
+        if best and most >= SURELY * len(frames):
+            break
+    return best
 
 
 def laws_of(frames: np.ndarray, character: int) -> tuple[list[int], list[tuple[float, ...]]]:
-    """A character's frames (P, 4) → actions of which one of LAWS tells every step, and that."""
-    action, velocity, next_, stick = frames.T
-    everywhere = np.isin(action, DRIFTS)
-    fit = drift_of(stick[everywhere], (next_ - velocity)[everywhere])
+    """A character's frames (P, 6) → actions of which one of LAWS tells every step from an age on, and both."""
+    action = frames[:, 0]
     actions: list[int] = []
     found: list[tuple[float, ...]] = []
-    for one in np.unique(action[~everywhere]):
-        at = action == one
-        v, true, tilt = (torch.from_numpy(of[at].astype(np.float32)) for of in (velocity, next_, stick))
-        friction = torch.full_like(v, float(physics("air_friction")[character]))
-        for by_tilt, by_side, of_top, of_friction in LAWS:
-            if at.sum() < ENOUGH or (fit is None and by_tilt):
-                continue
-            a, b = fit or (0.0, 0.0)
-            push = tilt * a * by_tilt + tilt.sign() * b * by_side
-            top = tilt * float(physics("air_speed")[character]) * of_top
-            if ((driven(v, push, top, friction * of_friction) - true).abs() < CLOSE).float().mean() >= ALL:
-                actions.append(int(one))
-                found.append((by_tilt, by_side, of_top, of_friction))
-                break
+    for one in np.unique(action[~np.isin(action, [*DRIFTS, *FAMILIES["damage"]])]):
+        of = frames[action == one]
+        law = law_of(of[:: 1 + len(of) // MOST], character)
+        if law:
+            actions.append(int(one))
+            found.append(law)
     return actions, found
+
+
+def falls_of(frames: np.ndarray, character: int) -> list[tuple[int, float]]:
+    """A character's frames (P, 6) → actions after which its helpless fall is held to a share of its speed, and that."""
+    found = []
+    for former in np.unique(frames[frames[:, 0] == DEAD_FALL][:, 5]):
+        of = frames[(frames[:, 0] == DEAD_FALL) & (frames[:, 5] == former)]
+        if character not in DRIFT or told((1, 1, 1, 1), of, character).mean() >= ALL:
+            continue
+        share = max(FALLS, key=lambda most: told((1, 1, 1, 1), of, character, most).mean())
+        if told((1, 1, 1, 1), of, character, share).mean() >= ALL:
+            found.append((int(former), share))
+    return found
+
+
+def springs_of(jumps: np.ndarray, laws: dict[int, tuple[float, ...]], character: int) -> list[tuple[int, float]]:
+    """A character's frames (P, 6) on which an action begins in the air, the laws of its actions → jumps, and the speed
+    that a full stick begins them with."""
+    found = []
+    for action in np.unique(jumps[:, 0]):
+        of, law = jumps[jumps[:, 0] == action], laws.get(int(action), LAWS[1])[:4]
+        if character not in DRIFT or (np.abs(of[:, 4]) > 0.3).sum() < FEW:
+            continue
+
+        def right(speed: float, of: np.ndarray = of, law: tuple[float, ...] = law) -> float:
+            begun = of.copy()
+            begun[:, 2] = speed * of[:, 4]
+            return float(told(law, begun, character).mean())
+
+        speed = max(SPEEDS, key=right)
+        if right(speed) >= MANY:
+            found.append((int(action), speed))
+    return found
+
+
+DRIFT: dict[int, tuple[float, float]] = {}
+"""Character → what the stick's tilt and its side add a frame, where its games show it."""
 
 
 def main(folder: Path) -> None:
     dataset = Dataset(folder)
     frames: defaultdict[int, list[np.ndarray]] = defaultdict(list)
+    jumps: defaultdict[int, list[np.ndarray]] = defaultdict(list)
     for game in range(len(dataset.frames)):
-        for character, part in drifts_of(dataset.columns(game)):
-            frames[character].append(part)
+        for into, parts_of in ((frames, drifts_of), (jumps, jumps_of)):
+            for character, part in parts_of(dataset, game):
+                into[character].append(part)
     key: list[tuple[int, int]] = []
     share: list[tuple[float, ...]] = []
+    falls: list[tuple[float, ...]] = []
+    springs: list[tuple[float, ...]] = []
     for character, parts in sorted(frames.items()):
-        actions, found = laws_of(np.concatenate(parts), character)
+        of = np.concatenate(parts)
+        everywhere = of[np.isin(of[:, 0], DRIFTS)]
+        if fit := drift_of(everywhere[:, 4], everywhere[:, 3] - everywhere[:, 2]):
+            DRIFT[character] = fit
+        actions, found = laws_of(of, character)
         key += [(character, action) for action in actions]
         share += found
+        falls += [(character, *fall) for fall in falls_of(of, character)]
+        laws = dict(zip(actions, found, strict=True))
+        springs += [(character, *jump) for jump in springs_of(np.concatenate(jumps[character]), laws, character)]
     path = Path(wm_runtime.facts.__file__).parent / "drifts.npz"
-    np.savez_compressed(path, key=np.array(key, np.int16), share=np.array(share, np.float32))
-    print(f"{len(key)} moves, in {sum(law == LAWS[1] for law in share)} of which the stick drives as ever: {path}")
+    np.savez_compressed(
+        path, key=np.array(key, np.int16), share=np.array(share, np.float32),
+        falls=np.array(falls, np.float32).reshape(-1, 3), springs=np.array(springs, np.float32),
+    )  # fmt: skip
+    whole = sum(law[:4] == LAWS[1] for law in share)
+    print(f"{len(key)} moves, in {whole} of which the stick drives as ever, {len(falls)} falls, {len(springs)} jumps: {path}")
 
 
 if __name__ == "__main__":

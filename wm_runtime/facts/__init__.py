@@ -290,17 +290,21 @@ def ends() -> Ends:
 
 @dataclass(frozen=True)
 class Drifts:
-    """How far the stick drives fighters in the air. key: (D, 2) character (internal id) and action · share: (D, 4) of
+    """How far the stick drives fighters in the air. key: (D, 2) character (internal id) and action · share: (D, 5) of
     what its tilt adds to the speed along x elsewhere, of what its side adds, of the speed that it leads to, and of
-    friction; the first three are 0 where friction alone acts."""
+    friction; the first three are 0 where friction alone acts; and the age from which on this is so · falls: (F, 3)
+    character, the action before a helpless fall, and the share of the speed that the stick leads to at most then ·
+    springs: (J, 3) character, a jump in the air, and the speed that a full stick begins it with, units a frame."""
 
     key: np.ndarray
     share: np.ndarray
+    falls: np.ndarray
+    springs: np.ndarray
 
 
 def drifts() -> Drifts:
     """Measured on the games of train, by `python -m wm_train.measure_drifts`."""
-    return Drifts(*_arrays("drifts.npz", "key", "share"))
+    return Drifts(*_arrays("drifts.npz", "key", "share", "falls", "springs"))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from wm_runtime.facts import character as fighter
 from wm_runtime.facts import physics
 from wm_runtime.schema import C_, FIELD, VELOCITIES
-from wm_train.dynamics.dives import steered
 from wm_train.dynamics.geometry import Geometry, Surfaces
 from wm_train.dynamics.guard import SHIELDS
 from wm_train.dynamics.influence import NUDGE, SHIFT, Influence
@@ -175,8 +174,6 @@ class Candidates(nn.Module):
             changes, values = self.tables.changes[character, i], self.tables.values[character, i]
             changes = _known(wide + changes, wide)
             out[name] = torch.cat([torch.stack(columns, dim=-1), changes, _known(values, wide)], dim=-1)
-        ruled = steered(before, move, controllers[..., C_["main_x"]] * facing)[..., None]
-        out["self_x_air"] = _known(ruled, out["self_x_air"])
         return out
 
     @staticmethod
@@ -276,15 +273,17 @@ class Candidates(nn.Module):
         return self._drifting(self._hop(before["self_x_ground"], held, character), stick, character)[3]
 
     def drifted(self, before: Named, controllers: Tensor, held: Tensor, share: Tensor) -> Tensor:
-        """State, controllers of the next frame, whose speed is cut to what it may be (N, 2), and facts.Drifts' shares
-        (N, 2, 4) → velocity along x of who drifts, (N, 2)."""
+        """State, controllers of the next frame, whose speed is cut to what it may be (N, 2), and the shares of
+        `Laws.drifts` (N, 2, 5) → velocity along x of who drifts, (N, 2)."""
         character = before["character"].long()
         v, most = before["self_x_air"], self.air_speed[character]
         v = torch.where(held, torch.minimum(torch.maximum(v, -most), most), v)
         stick = controllers[..., C_["main_x"]]
         drift = _known(self.tables.drift[character], torch.zeros_like(v)[..., None]) * share[..., :2]
         push = stick * drift[..., 0] + stick.sign() * drift[..., 1]
-        return driven(v, push, stick * most * share[..., 2], self.air_friction[character] * share[..., 3])
+        limit = share[..., 4] * most
+        top = torch.minimum(torch.maximum(stick * most * share[..., 2], -limit), limit)
+        return driven(v, push, top, self.air_friction[character] * share[..., 3])
 
     def run_speed(self, character: Tensor) -> Tensor:
         """Speed of a fighter's run (N, 2), units a frame; infinite where it was not measured."""

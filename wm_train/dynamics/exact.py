@@ -19,7 +19,7 @@ from torch import Tensor
 from wm_runtime.facts import FAMILIES
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.replays.rules import FOX
-from wm_runtime.schema import CONTROL_NAMES, FIELD, M_, NO_GROUND, NO_PLAYER, PLAYERS, VELOCITIES, state_layout
+from wm_runtime.schema import C_, CONTROL_NAMES, FIELD, M_, NO_GROUND, NO_PLAYER, PLAYERS, VELOCITIES, state_layout
 from wm_train.config import ExactConfig
 from wm_train.dynamics.blows import Blows, Launch
 from wm_train.dynamics.candidates import (
@@ -43,6 +43,7 @@ from wm_train.dynamics.constants import constant
 from wm_train.dynamics.core import Carry, Core, Proposal, zeros
 from wm_train.dynamics.features import EMBEDDED, FLAGS, Features, pace, scaled
 from wm_train.dynamics.geometry import Surfaces, crosses, slope_at, support
+from wm_train.dynamics.dives import steered
 from wm_train.dynamics.going import goes_on
 from wm_train.dynamics.guard import Guard, guard
 from wm_train.dynamics.hurt import Hurt
@@ -58,6 +59,7 @@ from wm_train.dynamics.named import Named, bounded, is_of, named
 from wm_train.dynamics.push import Push
 from wm_train.dynamics.select import LAST_RULED_ACTION, REBIRTH_WAIT
 from wm_train.dynamics.slides import Slides
+from wm_train.dynamics.specials import slashed, vanished
 from wm_train.dynamics.stale import freshness
 from wm_train.dynamics.strikes import ACTIVE, BOXES, CAUGHT, COLUMNS, FRESH, GRABS, LOGIT_SCALE, NEVER, shielding
 from wm_train.dynamics.tables import DAMAGES, MoveTables
@@ -439,9 +441,13 @@ class ExactCore(Core):
         leaps_ = leaps(before, after)
         leapt = self.candidates.leapt(before, controllers, last_controllers)
         followed = torch.where(ruled.isnan(), after["self_x_air"], ruled * cosine)
-        drifts, cut, share = self.laws.drifts(before, after)
-        drifted = self.candidates.drifted(before, controllers, cut, share)
+        drifts, cut, share = self.laws.drifts(before, after, past.numbers["action_1"])
+        spring = self.laws.springs(before, after, past, controllers)
+        from_ = {**before, "self_x_air": torch.where(spring.isnan(), before["self_x_air"], spring)}
+        drifted = self.candidates.drifted(from_, controllers, cut, share)
+        drifts = drifts | ~spring.isnan()
         after["self_x_air"] = torch.where(leaps_, leapt, torch.where(drifts, drifted, followed))
+        self._special(after, before, past, controllers)
         friction = self.candidates.friction[before["character"].long()]
         along, up, slides = self.slides(before, after, stage_of(match), friction)
         drift = blown(before["knockback_x"], before["knockback_y"])
@@ -475,6 +481,18 @@ class ExactCore(Core):
         found = {**before, "airborne": torch.where(struck, hit.air, before["airborne"])}
         stun = torch.where(struck, hit.stun, torch.where(thrown, thrown_stun, stun))
         return stun, (launched | struck) & ~thrown, (found, {**after, **flung})
+
+    def _special(self, after: Named, before: Named, past: Past, controllers: Tensor) -> None:
+        """Puts into `after` the own velocities of special moves that a rule of their own tells."""
+        rubs = self.candidates.air_friction[before["character"].long()]
+        dive = steered(before, after, controllers[..., C_["main_x"]])
+        nothing = torch.full_like(dive, torch.nan)
+        for along, up in ((dive, nothing), vanished(before, after, past, rubs), slashed(before, after, past)):
+            known = ~along.isnan()
+            flies = known & (after["airborne"] == 1)
+            after["self_x_air"] = torch.where(flies, along, after["self_x_air"])
+            after["self_x_ground"] = torch.where(known & ~flies, along, after["self_x_ground"])
+            after["self_y"] = torch.where(flies & ~up.isnan(), up, after["self_y"])
 
     def _hit(
         self, before: Named, after: Named, past: Past, meant: Tensor, rise: Tensor, left: tuple[Tensor, ...]

@@ -19,6 +19,7 @@ from wm_train.dynamics.guard import guard
 from wm_train.dynamics.hitboxes import HitboxDistance
 from wm_train.dynamics.kinematics import AIR_DODGE, AIR_DODGE_DECAY, length, velocity
 from wm_train.dynamics.lasers import nearest, next_shots
+from wm_train.dynamics.laws import HITSTUN_FLAG
 from wm_train.dynamics.memory import CONTROLLERS, COUNTERS, Past, pressed, struck_with
 from wm_train.dynamics.named import Named, bounded
 from wm_train.dynamics.platforms import FOUNTAIN, UNKNOWN, next_heights
@@ -30,8 +31,6 @@ from wm_train.encoding import BITS, STAGE_VOCABULARY, stage_of
 
 CHARACTERS, ACTIONS = FIELD["character"].classes or 0, FIELD["action"].classes or 0
 FLAGS = ("flags_1", "flags_2", "flags_3", "flags_4", "flags_5")
-HITSTUN_FLAG = 0x02
-"""Bit of flags_4 with which misc_as is the hitstun left."""
 THRESHOLDS = {"main_x": (0.2875, 0.6, 0.8), "main_y": (0.2875, 0.6625), "c_x": (0.2875, 0.8), "c_y": (0.2875, 0.6625)}
 """Stick positions, of each sign, at which the game does something else."""
 HELD = (

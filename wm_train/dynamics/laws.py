@@ -14,17 +14,28 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wm_runtime.facts import FAMILIES, roots
 from wm_runtime.facts import character as fighter
 from wm_runtime.facts import drifts as facts_of_drifts
-from wm_runtime.facts import roots
 from wm_runtime.schema import C_, FIELD
+from wm_train.dynamics.constants import constant
 from wm_train.dynamics.memory import Past, tilted
 from wm_train.dynamics.named import Named, is_of
 
 CHARACTERS, ACTIONS = FIELD["character"].classes or 0, FIELD["action"].classes or 0
 SQUAT, DASH, AERIALS = 24, 20, (65, 66, 67, 68, 69)
-FALL, DRIFTS = 29, (*range(25, 35), 38, *AERIALS)
-"""Falling; and jumps, falls and attacks in the air, which drift as the stick has it."""
+FALL, DEAD_FALL, DRIFTS = 29, 35, (*range(25, 36), 38, *AERIALS)
+"""Falling, falling helplessly; and jumps, falls and attacks in the air, which drift as the stick has it."""
+BEGIN_SO = (*AERIALS, FALL, DEAD_FALL, 38)
+"""Those of which the first frame is so as well: attacks and falls."""
+NO_LIMIT = 9.0
+"""A share of its speed to which the stick leads no fighter."""
+HURT, HITSTUN_FLAG, RUBS_ONLY = FAMILIES["damage"], 0x02, (0.0, 0.0, 0.0, 1.0, NO_LIMIT)
+AS_EVER = (1.0, 1.0, 1.0, 1.0, NO_LIMIT)
+"""Being hurt; the bit of flags_4 with which misc_as is the hitstun left; shares while that lasts, friction alone; and
+after it. On train all of 256,531 such frames of fighters that are hurt in the air, and all of 3,685 after it, on which they drift."""
+LIES = tuple(action for family in ("downed", "entry") for action in FAMILIES[family])
+"""Who lies there, and slides off what it lies on, falls as fast along as it went."""
 LEAVES = (18, 178, 182)
 """Turning and raising a shield: what a dash is left for by this law."""
 ILLUSION, LANDS, RUBS = 352, 43, 0.07
@@ -49,7 +60,12 @@ class Laws(nn.Module):
     speed: Tensor
     """(rows,): NaN where unknown."""
     share: Tensor
-    """(characters · actions, 4): see facts.Drifts; NaN where unknown."""
+    """(characters · actions, 5): see facts.Drifts; NaN where unknown."""
+    spring: Tensor
+    """(characters · actions,): what of a full stick a jump in the air begins with, units a frame; NaN where unknown."""
+    most: Tensor
+    """(characters · actions,): the share of a fighter's speed in the air that a helpless fall after an action is held
+    to."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,11 +77,17 @@ class Laws(nn.Module):
             table = torch.zeros(CHARACTERS * ACTIONS, dtype=torch.int64)
             table[move] = torch.from_numpy(column)
             self.register_buffer(name, table, persistent=False)
-        share = torch.full((CHARACTERS, ACTIONS, 4), torch.nan)
-        share[:, list(DRIFTS)] = 1.0
+        share = torch.full((CHARACTERS, ACTIONS, 5), torch.nan)
+        share[:, list(DRIFTS)] = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0])
         drift = facts_of_drifts()
         share[tuple(drift.key.T.astype(int))] = torch.from_numpy(drift.share)
+        most = torch.full((CHARACTERS, ACTIONS), NO_LIMIT)
+        most[tuple(drift.falls[:, :2].T.astype(int))] = torch.from_numpy(drift.falls[:, 2])
+        spring = torch.full((CHARACTERS, ACTIONS), torch.nan)
+        spring[tuple(drift.springs[:, :2].T.astype(int))] = torch.from_numpy(drift.springs[:, 2])
+        self.register_buffer("spring", spring.flatten(), persistent=False)
         self.register_buffer("share", share.flatten(0, 1), persistent=False)
+        self.register_buffer("most", most.flatten(), persistent=False)
         speed = np.concatenate([[np.nan], known.speed]).astype(np.float32)
         self.register_buffer("speed", torch.from_numpy(speed), persistent=False)
 
@@ -82,16 +104,39 @@ class Laws(nn.Module):
         row = torch.where(within, self.first[move] + at, torch.zeros_like(at))
         return self.speed[row] * after["facing"].float()
 
-    def drifts(self, before: Named, after: Named) -> tuple[Tensor, Tensor, Tensor]:
-        """State and the next action and airborne state → who drifts by law, and whose speed is at most what a fighter
-        may have in the air before it does, (N, 2); and how far the stick drives it, (N, 2, 4)."""
+    def drifts(self, before: Named, after: Named, former: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """State, the next action, age and airborne state, and the action before the present one (N, 2) → who drifts by
+        law, and whose speed is at most what a fighter may have in the air before it does, (N, 2); and how far the stick
+        drives it: facts.Drifts' shares, and that of the speed which it leads to at most, (N, 2, 5)."""
         flies = (before["airborne"] == 1) & (after["airborne"] == 1) & (before["hitlag"] <= 0)
         action, falls = after["action"], after["action"] == FALL
         begins = before["action"] != action
-        share = self.share[(before["character"].long() * ACTIONS + action.long())]
-        known = ~share[..., 0].isnan()
-        drifts = flies & ((~begins & known) | is_of(action, AERIALS) | falls)
-        return drifts, falls & begins, torch.nan_to_num(share)
+        *share, since = self.share[(before["character"].long() * ACTIONS + action.long())].unbind(-1)
+        known = ~since.isnan() & (after["state_age"] >= since)
+        drifts = flies & known & (~begins | is_of(action, BEGIN_SO))
+        after_what = torch.where(begins, before["action"], former)
+        most = self.most[before["character"].long() * ACTIONS + after_what.long()]
+        share.append(torch.where(action == DEAD_FALL, most, torch.full_like(most, NO_LIMIT)))
+        slides = falls & begins & is_of(before["action"], LIES)
+        shares = torch.nan_to_num(torch.stack(share, dim=-1)) * ~slides[..., None]
+        hurt = flies & ~begins & is_of(action, HURT)
+        stunned = ((before["flags_4"] & HITSTUN_FLAG) > 0) & (before["misc_as"] > 1)
+        of_hurt = (constant(law, shares.device) for law in (RUBS_ONLY, AS_EVER))
+        of_hurt = torch.where(stunned[..., None], *of_hurt)
+        return drifts | hurt, falls & begins, torch.where(hurt[..., None], of_hurt, shares)
+
+    def springs(self, before: Named, after: Named, past: Past, controllers: Tensor) -> Tensor:
+        """State, the next action and airborne state, its past and the controllers of the next frame (N, 2, 13) → the
+        velocity along x with which fighters jump in the air before they drift on that very frame, NaN of those who do
+        not, (N, 2). It is that of the stick; where hitstun ends on this frame and its animation has ended before, that
+        of the stick of the frame before: so are 371 of 412 jumps on train of which the stick tells."""
+        begins = (before["action"] != after["action"]) & (before["airborne"] == 1) & (after["airborne"] == 1)
+        stunned = ((before["flags_4"] & HITSTUN_FLAG) > 0) & (before["state_age"] == past.last["state_age"])
+        last, now = (pads[..., C_["main_x"]] for pads in (past.controllers[:, -1], controllers))
+        by_stick = self.spring[before["character"].long() * ACTIONS + after["action"].long()]
+        jumps = begins & (before["hitlag"] <= 0)
+        nothing = torch.full_like(by_stick, torch.nan)
+        return torch.where(jumps, by_stick * torch.where(stunned & is_of(before["action"], HURT), last, now), nothing)
 
     @staticmethod
     def grounded(before: Named, after: Named, most: Tensor, friction: Tensor) -> Tensor:
