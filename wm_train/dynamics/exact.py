@@ -52,7 +52,7 @@ from wm_train.dynamics.kinematics import blown, displacement
 from wm_train.dynamics.landing import Landing
 from wm_train.dynamics.lasers import next_shots
 from wm_train.dynamics.launch import hurt_level
-from wm_train.dynamics.laws import Laws, ends, leaps, turns
+from wm_train.dynamics.laws import Laws, ends, leaps, on_slope, turns
 from wm_train.dynamics.ledge import CATCH, Ledge
 from wm_train.dynamics.memory import Past, carry_layout, recall, remember, struck_with
 from wm_train.dynamics.named import Named, bounded, is_of, named
@@ -329,10 +329,10 @@ class ExactCore(Core):
 
         h, heads = self.network.stage("struck", h, _rises(before, rise))
         logits |= heads
-        cosine = slope_at(surfaces, before["x"], before["y"])
+        slope = slope_at(surfaces, before["x"], before["y"])
         if truth is None:
             stun, launched, flung = self._choose(
-                after, before, past, match, controllers, heads, meant, attack, fresh, rise, cosine
+                after, before, past, match, controllers, heads, meant, attack, fresh, rise, slope
             )
             after["action"] = self.hurt(*flung, launched, hurt_level(stun), logits["action"])
 
@@ -345,7 +345,7 @@ class ExactCore(Core):
             rows = self._three_rows(before, past, after)
             by_stick = influence(before, after, past, controllers, surfaces)
             options = self.candidates.x(
-                before, after, past.last, *rows, places, cosine, controllers, last, _value(heads, "x"), by_stick
+                before, after, past.last, *rows, places, slope[0], controllers, last, _value(heads, "x"), by_stick
             )
             away = torch.where(before["x"] >= before["x"].flip(1), PUSH, -PUSH) * pushed
             on_dream_land = (stage == DREAM_LAND.id)[:, None, None]
@@ -392,11 +392,12 @@ class ExactCore(Core):
 
     def _choose(
         self, after: Named, before: Named, past: Past, match: Tensor, controllers: Tensor, heads: dict[str, Tensor],
-        meant: Tensor, attack: Tensor, fresh: Tensor, rise: Tensor, cosine: Tensor,
+        meant: Tensor, attack: Tensor, fresh: Tensor, rise: Tensor, slope: tuple[Tensor, Tensor],
     ) -> tuple[Tensor, Tensor, tuple[Named, Named]]:  # fmt: skip
         """Puts into `after` what the stage `struck` chooses. → Frames of hitstun of the knockback that it chose,
         whether that is a new launch (N, 2), and the state and the next one as a launch finds fighters and flings them.
         """
+        cosine, sine = slope
         for name in ("airborne", "hurtbox", "jumps", "l_cancel", "ground"):
             after[name] = heads[name].argmax(dim=-1).int()
         turns_, ruled = turns(before, after, past, controllers)
@@ -478,6 +479,7 @@ class ExactCore(Core):
             after[name] = torch.where(struck, value, after[name])
         stops = struck.flip(1) & ~struck & (hit.stops > 0)
         after["hitlag"] = torch.where(stops, hit.stops, after["hitlag"])
+        after["self_y"] = torch.where(on_slope(before, after), after["self_x_ground"] * sine, after["self_y"])
         found = {**before, "airborne": torch.where(struck, hit.air, before["airborne"])}
         stun = torch.where(struck, hit.stun, torch.where(thrown, thrown_stun, stun))
         return stun, (launched | struck) & ~thrown, (found, {**after, **flung})
@@ -664,7 +666,7 @@ class ExactCore(Core):
         attack = self._attack(before, after["action"])
         fresh, last, rows = self._fresh(past, attack), past.controllers[:, -1], self._three_rows(before, past, after)
         surfaces = self.geometry.surfaces(stage, match[..., M_["frame"]] + 1, past.platforms)
-        places, cosine = self.geometry.places(stage), slope_at(surfaces, before["x"], before["y"])
+        places, (cosine, _) = self.geometry.places(stage), slope_at(surfaces, before["x"], before["y"])
         nothing = dict.fromkeys(VELOCITIES, zero)
         by_stick = influence(before, after, past, controllers, surfaces)
         blow = self.candidates.blow(before, after, attack, fresh, controllers)

@@ -130,13 +130,16 @@ def support(surfaces: Surfaces, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, T
     return gap, ends[0], ends[1], ends[2]
 
 
-def slope_at(surfaces: Surfaces, x: Tensor, y: Tensor) -> Tensor:
-    """Cosine of the slope under points (N, P), 1 where none is within reach."""
+def slope_at(surfaces: Surfaces, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of the slope under points (N, P), positive where it rises to the right; 1 and 0 where none is
+    within reach."""
     height = surfaces.height(x)
     near = surfaces.within(x) & ((height - y[..., None]).abs() < 1.0)
-    steep = ((surfaces.y_right - surfaces.y_left) / (surfaces.right - surfaces.left).clamp(min=1e-3)).abs()
-    found = torch.where(near, steep.expand(height.shape), torch.zeros_like(height)).amax(dim=-1)
-    return 1 / (1 + found.square()).sqrt()
+    steep = (surfaces.y_right - surfaces.y_left) / (surfaces.right - surfaces.left).clamp(min=1e-3)
+    there = torch.where(near, steep.expand(height.shape), torch.zeros_like(height))
+    found = there.amax(dim=-1) + there.amin(dim=-1)  # no two slopes lie within reach of each other
+    cosine = 1 / (1 + found.square()).sqrt()
+    return cosine, found * cosine
 
 
 def ceiling(surfaces: Surfaces, x: Tensor, y: Tensor) -> Tensor:
