@@ -42,6 +42,11 @@ NEAR = 4.0
 """Who begins to teeter comes from no further than that, and who stops at an end stood no further past one, units."""
 
 
+def touch(one: Surface, other: Surface) -> bool:
+    """Whether the right end of one surface is the left end of the other."""
+    return max(abs(one.x[1] - other.x[0]), abs(one.y[1] - other.y[0])) < TOUCHING
+
+
 def pieces(stage: Stage) -> dict[int, tuple[Surface, Surface]]:
     """Ids of a stage's surfaces, but for those that follow a path → the leftmost and the rightmost surface of the piece
     of ground that each is part of."""
@@ -50,8 +55,7 @@ def pieces(stage: Stage) -> dict[int, tuple[Surface, Surface]]:
     for _ in surfaces:
         for one in surfaces:
             for other in surfaces:
-                apart = max(abs(one.x[1] - other.x[0]), abs(one.y[1] - other.y[0]))
-                if apart < TOUCHING:
+                if touch(one, other):
                     piece[one.id] = piece[other.id] = min(piece[one.id], piece[other.id])
     from_left = {n: sorted((s for s in surfaces if piece[s.id] == n), key=lambda s: s.x) for n in piece.values()}
     return {i: (from_left[n][0], from_left[n][-1]) for i, n in piece.items()}

@@ -118,7 +118,7 @@ OF_BLOWS = (1, 5, 6 + len(SHIELD_CHANGES), *range(-DAMAGES, 0))
 """Candidates of a shield that is struck: as it was, less what its holder pays for it, less a blow."""
 SLIDES, OF_BLOCK = (-2, -1), (-2,)
 """Those of the velocity and the hitlag of who holds it: they follow from the blow."""
-PUSH_ODDS = 3.0
+PUSH_ODDS = 6.0
 """Taken from the logits of places without a push where the rule says that there is one, and the reverse."""
 LIMIT = 40.0
 """A network's own value goes no further, in units of its scale."""
@@ -338,7 +338,7 @@ class ExactCore(Core):
 
         _, heads = self.network.stage("moved", h, self._contact(before, told, surfaces, stage))
         logits |= heads
-        pushed = self.push(before, told)
+        pushed = self.push(before, told, stage)
         logits["x"] = heads["x"] = heads["x"] + self.against[pushed.long()]
         if truth is None:
             places, last = self.geometry.places(stage), past.controllers[:, -1]
