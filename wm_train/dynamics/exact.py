@@ -52,7 +52,7 @@ from wm_train.dynamics.kinematics import blown, displacement
 from wm_train.dynamics.landing import Landing
 from wm_train.dynamics.lasers import next_shots
 from wm_train.dynamics.launch import hurt_level
-from wm_train.dynamics.laws import Laws, ends, leaps, on_slope, turns
+from wm_train.dynamics.laws import Laws, ends, leaps, on_slope, turns, untouched
 from wm_train.dynamics.ledge import CATCH, Ledge
 from wm_train.dynamics.memory import Past, carry_layout, recall, remember, struck_with
 from wm_train.dynamics.named import Named, bounded, is_of, named
@@ -403,6 +403,8 @@ class ExactCore(Core):
         cosine, sine = slope
         for name in ("airborne", "hurtbox", "jumps", "l_cancel", "ground"):
             after[name] = heads[name].argmax(dim=-1).int()
+        hurtbox, ruled = untouched(before, after, past.numbers["since_hurtbox"])
+        after["hurtbox"] = torch.where(ruled, hurtbox, after["hurtbox"])
         turns_, ruled = turns(before, after, past, controllers)
         turns_ = torch.where(ruled, turns_.int(), heads["turns"].argmax(dim=-1).int())
         after["facing"] = before["facing"] * (1 - 2 * turns_)

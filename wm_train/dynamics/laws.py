@@ -40,6 +40,18 @@ LEAVES = (18, 178, 182)
 """Turning and raising a shield: what a dash is left for by this law."""
 ILLUSION, LANDS, RUBS = 352, 43, 0.07
 ILLUSIONS = tuple(fighter(name).internal_id for name in ("FOX", "FALCO"))
+INVULNERABLE, CAME_BACK, HELD_LEDGE = 1, 120, 37
+"""A hurtbox; and frames for which fighters are so once they have left the platform of their return, and intangible once
+they have caught the ledge."""
+PLAIN = tuple(
+    action
+    for family in ("wait", "walk", "turn", "dash", "run", "crouch", "jump_squat", "jump", "double_jump", "aerial", "jab",
+                   "aerial_landing", "dash_attack", "tilt", "smash", "shield")
+    for action in FAMILIES[family]
+)  # fmt: skip
+FALLS = tuple(action for family in ("fall", "landing", "landing_special", "special_fall") for action in FAMILIES[family])
+"""Actions that leave the hurtbox as it is; and those that a dodge, which is intangible for a time of its own, may end in.
+"""
 SHOOTS, SPECIAL, REVERSES = 344, 341, 20
 """Beginning to shoot in the air, the first special action, and the frames for which a stick that left the middle to the
 back turns who begins."""
@@ -150,6 +162,18 @@ class Laws(nn.Module):
         lands = free & (before["action"] == ILLUSION) & (after["action"] == LANDS)
         lands &= is_of(before["character"], ILLUSIONS)
         return torch.where(leaves, slower(turned, friction), torch.where(lands, slower(air, rubs), none))
+
+
+def untouched(before: Named, after: Named, since: Tensor) -> tuple[Tensor, Tensor]:
+    """State, the next action, and frames since the hurtbox became what it is (N, 2) → the next hurtbox, and of whom this
+    rule speaks, (N, 2): who has come back is invulnerable, and who has caught the ledge intangible, for so many frames
+    of what makes nobody so by itself. On every third game of train 1,065 of 1,065 are vulnerable on that very frame and
+    3 of 9,600 on the nine before; of those who have held the ledge 1,692 of 1,712, and none of 17,500 on the ten before.
+    """
+    ends = torch.where(before["hurtbox"] == INVULNERABLE, CAME_BACK, HELD_LEDGE)
+    plain = is_of(after["action"], PLAIN) | ((before["hurtbox"] == INVULNERABLE) & is_of(after["action"], FALLS))
+    speaks = (before["hurtbox"] > 0) & plain & (since + 1 <= ends)
+    return torch.where(since + 1 < ends, before["hurtbox"], torch.zeros_like(before["hurtbox"])), speaks
 
 
 def slower(v: Tensor, by: Tensor) -> Tensor:
