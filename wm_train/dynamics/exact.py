@@ -52,7 +52,7 @@ from wm_train.dynamics.kinematics import blown, displacement
 from wm_train.dynamics.landing import Landing
 from wm_train.dynamics.lasers import next_shots
 from wm_train.dynamics.launch import hurt_level
-from wm_train.dynamics.laws import Laws, ends, leaps, on_slope, turns, untouched
+from wm_train.dynamics.laws import Laws, ends, hops, leaps, on_slope, turns, untouched
 from wm_train.dynamics.ledge import CATCH, Ledge
 from wm_train.dynamics.memory import Past, carry_layout, recall, remember, struck_with
 from wm_train.dynamics.named import Named, bounded, is_of, named
@@ -454,6 +454,9 @@ class ExactCore(Core):
         drifts = drifts | ~spring.isnan()
         after["self_x_air"] = torch.where(leaps_, leapt, torch.where(drifts, drifted, followed))
         self._special(after, before, past, controllers)
+        character = before["character"].long()
+        hop = hops(before, after, past, self.tables.hop[character], self.candidates.gravity[character])
+        after["self_y"] = torch.where(hop.isnan(), after["self_y"], hop)
         friction = self.candidates.friction[before["character"].long()]
         along, up, slides = self.slides(before, after, stage_of(match), friction)
         drift = blown(before["knockback_x"], before["knockback_y"])
