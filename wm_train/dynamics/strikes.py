@@ -161,6 +161,20 @@ class Strikes(nn.Module):
                    logit.sigmoid() * fresh, at_x * active, at_y * active]  # fmt: skip
         return torch.stack(columns, dim=-1), first_box(now, ahead, up, turned, body.flip(1), self.shape[1])
 
+    def standing(self, state: Named, row: Tensor, guard: Guard, fold: Tensor | None = None) -> Tensor:
+        """State, row of the tables (N, 2), and how shields are held → logit that a fighter's move strikes the other
+        where both are, NEVER where it has no hitbox out, (N, 2)."""
+        move = (state["character"] * ACTIONS + state["action"]).long()
+        told, shift = self._told(fold)
+        now, before = (nudged(box, told["nudge"][move + shift]) for box in self._boxes(move, state["state_age"]))
+        body = self._bodies(state, row, shielding(state["action"]), guard, fold).flip(1)
+        facing = state["facing"].float()
+        ahead, up = (state["x"].flip(1) - state["x"]) * facing, state["y"].flip(1) - state["y"]
+        turned = facing * facing.flip(1)
+        logit = self._logit(now, before, move + shift, ahead, up, turned, body, told["bias"], *self.shape.unbind())
+        active = (now[..., 2] > 0).any(dim=-1) & (ahead.abs() < NEAR)
+        return torch.where(active, logit, torch.full_like(logit, NEVER))
+
     def box_of(self, near: dict[str, np.ndarray]) -> np.ndarray:
         """Frames of `near_of_game` and their `row` (P,) → the hitbox that strikes, (P,), if one does."""
         of = {name: torch.from_numpy(np.ascontiguousarray(near[name])) for name in near}
