@@ -179,7 +179,8 @@ def hops(before: Named, after: Named, past: Past, hop: Tensor, gravity: Tensor) 
         presses, pads[..., C_["main_y"]] >= UP, pads[..., C_["c_y"]] >= UP,
     ))  # fmt: skip
     by_button = (presses & (ago == squat)).any(dim=1)
-    speed = torch.where(torch.where(by_button, held, up | c_up), hop[..., 1], hop[..., 0])
+    full = (by_button & held) | (~by_button & (up | c_up))
+    speed = torch.where(full, hop[..., 1], hop[..., 0])
     attacks = is_of(after["action"], AERIALS)
     leaves = (before["action"] == SQUAT) & (before["hitlag"] <= 0) & (is_of(after["action"], JUMPS) | attacks)
     return torch.where(leaves, speed - gravity * attacks, torch.full_like(speed, torch.nan))

@@ -71,7 +71,7 @@ class Push(nn.Module):
         near = (before["x"] - before["x"].flip(1)).abs() < radius + radius.flip(1)
         near &= (before["y"] - before["y"].flip(1)).abs() < LEVEL
         ground = before["ground"]
-        known = ground.clamp(0, NUMBERS - 1).long()
+        known = torch.where(ground < NUMBERS, ground, torch.zeros_like(ground)).long()
         beside = self.beside[stage].gather(1, known[..., None].expand(-1, -1, 2))
         near &= (ground == ground.flip(1)) | (beside == ground.flip(1)[..., None]).any(dim=-1)
         stands = before["airborne"] == 0

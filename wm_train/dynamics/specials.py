@@ -58,15 +58,15 @@ def vanished(
     """State, the next action, its past and fighters' friction in the air (N, 2) → own velocity along x and y, units a
     frame, of who begins or ends to fly unseen, NaN of others, (N, 2) each."""
     stick_x, stick_y = (past.controllers[:, -1, :, C_[name]] for name in ("main_x", "main_y"))
-    pushed, action = length(stick_x, stick_y), after["action"]
+    far, action = length(stick_x, stick_y), after["action"]
+    pushed, rests = far.clamp(max=1.0), far < 1e-3
     x = y = torch.full_like(stick_x, torch.nan)
     for of in VANISHINGS:
         who = (before["character"] == fighter(of.who).internal_id) & (before["hitlag"] <= 0)
         begins = who & is_of(before["action"], of.before) & is_of(action, of.flight)
-        speed = of.least + of.more * pushed.clamp(max=1.0)
-        rests = pushed < 1e-3
-        x = torch.where(begins, torch.where(rests, torch.zeros_like(x), speed * stick_x / pushed), x)
-        y = torch.where(begins, torch.where(rests, torch.full_like(y, of.most), speed * stick_y / pushed), y)
+        speed = of.least + of.more * pushed
+        x = torch.where(begins, torch.where(rests, torch.zeros_like(x), speed * stick_x / far), x)
+        y = torch.where(begins, torch.where(rests, torch.full_like(y, of.most), speed * stick_y / far), y)
         ends = who & (before["action"] == of.flight[1]) & (action == of.end)
         over = past.numbers["frames_in_action"] + 1 >= of.frames
         along, up = before["self_x_air"] * of.left, before["self_y"] * of.left
