@@ -77,8 +77,8 @@ def jumps_of(dataset: Dataset, game: int) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def told(law: tuple[float, ...], frames: np.ndarray, character: int, most: float = NO_LIMIT) -> np.ndarray:
-    """Whether a law tells the next velocity of frames (P, 6) of a character whose stick may lead it to that share of its
-    speed at most, (P,)."""
+    """Whether a law tells the next velocity of frames (P, 6) of a character whose stick may lead it to a share of its
+    speed, `most`, (P,)."""
     by_tilt, by_side, of_top, of_friction = law
     v, true, tilt = (torch.from_numpy(np.ascontiguousarray(frames[:, i])) for i in (2, 3, 4))
     a, b = DRIFT[character]
@@ -189,7 +189,7 @@ def main(folder: Path) -> None:
         falls=np.array(falls, np.float32).reshape(-1, 3), springs=np.array(springs, np.float32),
     )  # fmt: skip
     whole = sum(law[:4] == LAWS[1] for law in share)
-    print(f"{len(key)} moves, in {whole} of which the stick drives as ever, {len(falls)} falls, {len(springs)} jumps: {path}")
+    print(f"{len(key)} moves, {whole} of which drift as ever, {len(falls)} falls, {len(springs)} jumps: {path}")
 
 
 if __name__ == "__main__":

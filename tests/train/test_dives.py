@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from states import but, first, one
 
 from synthetic import REPLAYS
 from wm_runtime.facts import character, dives
 from wm_runtime.replays.dataset import Dataset
-from wm_train.dynamics.dives import ACTIONS, steered
+from wm_train.dynamics.dives import steered
 from wm_train.measure_dives import frames_of, measured
 from wm_train.measure_dives import steered as by_rule
 
@@ -17,14 +18,18 @@ FALCON = dives()[0]
 AGE = 30
 
 
-def velocity(stick: float, so_far: float, age: float = AGE, action: int = FALCON.action, **fields: float) -> float:
-    """Of a Falcon whose stick has made `so_far` of his velocity, facing left: ahead, a frame later."""
-    free = float(FALCON.free[int(age)])
-    values = {"facing": -1, "self_x_air": -(free + so_far), "state_age": age, "hitlag": 0.0, **fields}
-    state = {name: torch.tensor([[value, value]]) for name, value in values.items()}
-    state |= {"character": torch.full((1, 2), FALCON.character), "action": torch.full((1, 2), action)}
-    move = torch.full((1, 2), FALCON.character * ACTIONS + FALCON.action)
-    return steered(state, move, torch.full((1, 2), stick))[0, 0].item()
+def velocity(
+    stick: float, so_far: float, age: float = AGE, action: int = FALCON.action, next_: int = FALCON.action,
+    turns: int = 1, **fields: float,
+) -> float:  # fmt: skip
+    """Of a Falcon whose stick has made `so_far` of his velocity, facing left: the way that he faced, a frame later."""
+    free = float(np.nan_to_num(FALCON.free[int(age)]))
+    state = one(
+        facing=[-1, -1], self_x_air=[-(free + so_far)] * 2, state_age=[age, age], character=[FALCON.character] * 2,
+        action=[action, action], **{name: [value, value] for name, value in fields.items()},
+    )  # fmt: skip
+    after = but(state, action=[next_, next_], facing=[-turns, -turns])
+    return -first(steered(state, after, torch.full((1, 2), -stick)))
 
 
 @pytest.mark.parametrize(
@@ -44,11 +49,19 @@ def test_the_stick_makes_of_the_velocity_what_the_game_does(stick: float, so_far
     assert rule[0] == pytest.approx(makes, abs=1e-6)
 
 
-def test_it_says_nothing_of_other_moves_nor_in_hitlag_nor_where_the_dive_turns() -> None:
-    assert not np.isfinite(velocity(1.0, 0.0, action=FALCON.action - 1))  # on the frame on which it begins
+def test_a_dive_begins_with_the_stick_and_keeps_its_part_when_it_turns() -> None:
+    fell = velocity(0.5, 3.0, age=2, action=FALCON.action - 1)
+    assert fell == pytest.approx(0.5 * FALCON.gain, abs=1e-5)
+    own = float(FALCON.free[FALCON.turns])
+    makes = 0.2 + FALCON.gain
+    assert velocity(1.0, 0.2, age=FALCON.turns - 1) == pytest.approx(own + makes, abs=1e-5)
+    assert velocity(1.0, 0.2, age=FALCON.turns - 1, turns=-1) == pytest.approx(makes - own, abs=1e-5)
+
+
+def test_it_says_nothing_of_other_moves_nor_in_hitlag_nor_past_its_end() -> None:
+    assert not np.isfinite(velocity(1.0, 0.0, next_=FALCON.action - 1))
     assert not np.isfinite(velocity(1.0, 0.0, hitlag=3.0))
-    for age in (0, FALCON.turns - 1, FALCON.turns, len(FALCON.free) - 1):
-        assert not np.isfinite(velocity(1.0, 0.0, age=age))
+    assert not np.isfinite(velocity(1.0, 0.0, age=len(FALCON.free) - 1))
     assert np.isfinite(velocity(1.0, 0.0, age=FALCON.turns + 1))
 
 

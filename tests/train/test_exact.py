@@ -110,7 +110,7 @@ def test_the_odds_of_lasers_and_moves_are_added_to_those_of_being_hurt_of_who_ca
         shots[:, 0, 0, 0], shots[:, 0, 0, 1] = state["x"][:, 1], state["y"][:, 1] + CHEST + away
         shots[:, 0, 0, 2] = 1e-3
         past_, upright = dataclasses.replace(past, shots=shots), Guard(*torch.zeros(3, WINDOWS, 2))
-        hurt, blocked = core._struck_odds(state, past_, meant, strikes, (state["x"], state["y"]), upright)
+        hurt, _, blocked = core._struck_odds(state, past_, meant, strikes, (state["x"], state["y"]), upright)
         assert not (blocked[:, 1] * (meant[:, 1] != SHIELDS[0])).any()
         return torch.where(meant == SHIELDS[0], blocked, hurt)[:, 1]
 
@@ -122,7 +122,7 @@ def test_the_odds_of_lasers_and_moves_are_added_to_those_of_being_hurt_of_who_ca
     assert (odds(state, quiet, 0.0, shields) == 0).float().mean() > 0.9  # of lasers the network says it alone
     told = quiet.clone()
     told[..., 0], told[..., ACTIVE], told[..., FRESH] = 3.0 * LOGIT_SCALE, 1.0, 1.0
-    assert odds(state, told, 90.0).tolist() == pytest.approx([BY_MOVE[0] * 3.0 + BY_MOVE[1]] * WINDOWS, abs=1e-5)
+    assert odds(state, told, 90.0).tolist() == pytest.approx([BY_MOVE[0] * 3.0 + BY_MOVE[2]] * WINDOWS, abs=1e-5)
     blocks = BY_BLOCK[0] * 3.0 + BY_BLOCK[1] + BLOCK_ODDS
     assert odds(state, told, 90.0, shields).tolist() == pytest.approx([blocks] * WINDOWS, abs=1e-5)
     told[..., FRESH] = 0.0
@@ -166,8 +166,9 @@ def test_told_what_is_true_the_core_plays_the_true_game(core: ExactCore, window:
     error = ((state["x"] - true["x"]).abs() + (state["y"] - true["y"]).abs())[both] / 2
     assert error.mean() < 5e-3
     # who is struck while it still flies, by a move of two angles (blows.py: the one nearer to what was chosen, before
-    # it is merged), or out of the squat, of which games do not say whether a jump was meant
-    assert (error[~unsure[both]] < 0.1).float().mean() > 0.998
+    # it is merged), or out of the squat, of which games do not say whether a jump was meant; and rules that speak over
+    # the network (pushes on the frame of a blow, hops, flights by the stick) are right of nearly all frames, not of all
+    assert (error[~unsure[both]] < 0.1).float().mean() > 0.994
     assert (error < 0.1).float().mean() > 0.99
 
 

@@ -73,7 +73,7 @@ class Sends(TorchFunctionMode):
 def elsewhere(monkeypatch) -> torch.device:
     """A device that is not the CPU; constants are kept there, as on an accelerator."""
     made, sent = constants._made, constants._sent
-    for module in ("exact", "features", "hitboxes", "select", "stale", "lasers", "platforms", "dives", "guard"):
+    for module in ("exact", "features", "hitboxes", "select", "stale", "lasers", "platforms", "dives", "guard", "laws"):
         of = __import__(f"wm_train.dynamics.{module}", fromlist=["x"])
         if hasattr(of, "constant"):
             monkeypatch.setattr(of, "constant", lambda values, device, dtype=None: made(values, device, dtype))

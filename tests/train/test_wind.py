@@ -11,10 +11,10 @@ from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import FLOAT_FIELDS, INT_FIELDS
 from wm_train.dynamics.kinematics import velocity
 from wm_train.dynamics.named import Named, named
-from wm_train.dynamics.wind import DREAM_LAND, GUST, PACE, WIND, calm, felt, lately, within
+from wm_train.dynamics.wind import BOXES, DREAM_LAND, EDGE, GUST, PACE, WIND, blown_by, calm, felt, lately, within
 from wm_train.training.whole_games import WholeGames
 
-WAIT = 14
+WAIT, THROWN = 14, 239
 
 
 def at(*x: float) -> Named:
@@ -33,11 +33,11 @@ def blown(first: float, second: float, frames: list[tuple[float, float]]) -> Ten
 
 
 def test_a_gust_is_known_from_the_first_whom_it_moves() -> None:
-    nothing = blown(20, -70, [(0, 0)] * 3)
+    nothing = blown(20, -80, [(0, 0)] * 3)
     assert (nothing["blows"], nothing["still_right"], nothing["still_left"]) == (0, 1, 0)
-    begun = blown(20, -70, [(0, 0)] * 3 + [(PACE, 0)])
+    begun = blown(20, -80, [(0, 0)] * 3 + [(PACE, 0)])
     assert (begun["blows"], begun["since"], begun["from_start"]) == (1, 0, 1)
-    later = blown(20, -70, [(0, 0)] * 3 + [(PACE, 0)] * 30)
+    later = blown(20, -80, [(0, 0)] * 3 + [(PACE, 0)] * 30)
     assert (later["blows"], later["since"], later["from_start"]) == (1, 29, 1)
     assert blown(20, -30, [(0, 0), (0, -PACE)])["blows"] == -1
 
@@ -50,10 +50,28 @@ def test_a_gust_that_was_not_seen_to_begin_may_be_older() -> None:
 def test_a_gust_lasts_its_time_or_until_somebody_in_its_way_stands_still() -> None:
     gust = [(0.0, 0.0)] * 3 + [(PACE, 0.0)]
     away = [(200.0, 0.0)]  # nobody is in its way any more
-    assert blown(20, -70, [*gust, *away, *[(0.0, 0.0)] * (GUST - 3)])["blows"] == 1
-    assert blown(20, -70, [*gust, *away, *[(0.0, 0.0)] * (GUST - 1)])["blows"] == 0
-    over = blown(20, -70, [*gust, (PACE, 0.0), (0.0, 0.0)])
+    assert blown(20, -80, [*gust, *away, *[(0.0, 0.0)] * (GUST - 3)])["blows"] == 1
+    assert blown(20, -80, [*gust, *away, *[(0.0, 0.0)] * (GUST - 1)])["blows"] == 0
+    over = blown(20, -80, [*gust, (PACE, 0.0), (0.0, 0.0)])
     assert (over["blows"], over["since"]) == (0, 0)
+
+
+@pytest.mark.parametrize("way", [-1, 1])
+def test_a_gust_moves_whoever_ends_in_its_box_until_it_is_over(way: int) -> None:
+    near, far = BOXES[way]
+    x = torch.tensor([[[way * (near + 0.1)], [way * (far + 0.1)]]])
+    state, high = at(0.0, 0.0), torch.zeros(1, 2)
+
+    def told(since: float, stage: int = DREAM_LAND.id, **fields: float) -> list[float]:
+        after = {**state, **{name: torch.full_like(state[name], value) for name, value in fields.items()}}
+        wind = torch.tensor([[float(way), since, 1.0, 0.0, 0.0]])
+        return blown_by(wind, state, after, x, high, torch.tensor([stage])).flatten().tolist()
+
+    assert told(3.0) == pytest.approx([way * PACE, 0.0])
+    assert told(3.0, hitlag=5.0) == pytest.approx([way * PACE, 0.0])  # on the frame of a blow
+    assert told(GUST - 1.0) == [0.0, 0.0]
+    assert told(3.0, stage=DREAM_LAND.id + 1) == [0.0, 0.0]
+    assert told(3.0, action=THROWN) == [0.0, 0.0]
 
 
 def test_who_enters_late_does_not_know_when_an_old_gust_began() -> None:
@@ -72,7 +90,9 @@ def test_fighters_in_the_way_of_a_known_gust_are_moved(true_games: Dataset) -> N
     free = (state["hitlag"][1:] == 0) & (state["hitlag"][:-1] == 0) & (state["action"][1:] == WAIT)
     free &= (corpus.wind[1:, 1] > 0)[:, None]  # not on its first frame, and within one game
     blows = corpus.wind[:-1, :1]
-    known = free & (blows != 0) & within({"x": state["x"][:-1], "y": state["y"][:-1]}, blows, 6.0)
+    along, up = velocity(state)
+    x, y = state["x"][:-1] + along[1:], state["y"][:-1] + up[1:]
+    known = free & (((blows > 0) & within(x, y, 1, EDGE)) | ((blows < 0) & within(x, y, -1, EDGE)))
     moved = (beside * blows - PACE).abs() < 0.01
     if not known.any():
         pytest.skip("nobody stands in the wind in the games at hand")

@@ -79,8 +79,8 @@ FOLLOWING = {"self_x_air": 2, "self_x_ground": 2}
 """Velocity → number of its candidates that follow from what was chosen before it."""
 PUSHED, UNPUSHED = (18, 19, 20, 24, 29, 31), (1, 2, 15, 21, 28, 30)
 """Candidates of x that a push by the other fighter is part of, and the same without it."""
-WINDY = (21, 22, 23, 24)
-"""Candidates of x that the wind is part of."""
+WINDY, CALM = (21, 22, 23, 24), (1, 1, 2, 18)
+"""Candidates of x that the wind is part of, and the same without it."""
 X_WOULD, Y_WOULD = 13, 6
 """Places where a fighter would have gone, had it not been struck or run out of ground."""
 SIZES: dict[str, int] = {

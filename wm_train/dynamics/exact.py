@@ -23,6 +23,7 @@ from wm_runtime.schema import C_, CONTROL_NAMES, FIELD, M_, NO_GROUND, NO_PLAYER
 from wm_train.config import ExactConfig
 from wm_train.dynamics.blows import Blows, Launch
 from wm_train.dynamics.candidates import (
+    CALM,
     FOLLOWING,
     MIRRORED,
     MOVED,
@@ -41,9 +42,9 @@ from wm_train.dynamics.candidates import (
 from wm_train.dynamics.clock import Clock, cancelled
 from wm_train.dynamics.constants import constant
 from wm_train.dynamics.core import Carry, Core, Proposal, zeros
+from wm_train.dynamics.dives import steered
 from wm_train.dynamics.features import EMBEDDED, FLAGS, Features, pace, scaled
 from wm_train.dynamics.geometry import Surfaces, crosses, slope_at, support
-from wm_train.dynamics.dives import steered
 from wm_train.dynamics.going import goes_on
 from wm_train.dynamics.guard import Guard, guard
 from wm_train.dynamics.hurt import Hurt
@@ -105,10 +106,10 @@ More (up to log CHANGE_WEIGHT) lowers RC@20 further, and the share of changes th
 HURT_ODDS = -0.7
 """Added to the logits of the actions to be hurt in anew when one is chosen."""
 BY_LASER, BY_GRAB = (1.04, 4.3), (0.8, 1.3)
-"""What the odds of being struck by a laser, and of being grabbed, add to the logits of the actions to be hurt in, and to
-be held: so much of their logit, and so much more, where that is within ODDS_REACH. Fitted to eleven games of train that
-were held out."""
-BY_MOVE, MOST_ODDS = (2.6, 3.2, 1.5), 8.0
+"""What the odds of being struck by a laser, and of being grabbed, add to the logits of the actions to be hurt in, and
+of those to be held in: so much of their logit, and so much more, where that is within ODDS_REACH. Fitted to eleven
+games of train that were held out."""
+BY_MOVE, MOST_ODDS = (2.6, 3.2, 2.4), 8.0
 """What the odds of being struck by a move add to the logits of the actions to be hurt in: so much of their logit, less
 so much of that where fighters stood, if it is above 0, and so much more; both within MOST_ODDS. Fitted to 109 games of
 train with bodies measured without them (6,083 hits), and its weight beside the network's margin, which is a third of
@@ -121,9 +122,9 @@ OF_BLOWS = (1, 5, 6 + len(SHIELD_CHANGES), *range(-DAMAGES, 0))
 """Candidates of a shield that is struck: as it was, less what its holder pays for it, less a blow."""
 SLIDES, OF_BLOCK = (-2, -1), (-2,)
 """Those of the velocity and the hitlag of who holds it: they follow from the blow."""
-WALK_MEANT = 1.3
-"""What `misc_as` of who walks is, in units a frame: so much of the speed of a walk, by the stick; on every second game of
-train on 85,100 of 85,145 frames."""
+WALK_SOUGHT = 1.3
+"""What `misc_as` of who walks is, in units a frame: so much of the speed of a walk, by the stick; on 85,100 of 85,145
+frames of every second game of train."""
 PUSH_ODDS = 6.0
 """Taken from the logits of places without a push where the rule says that there is one, and the reverse."""
 LIMIT = 40.0
@@ -219,8 +220,8 @@ class ExactCore(Core):
     """(actions,): being grabbed, bool."""
     against: Tensor
     """(not pushed or pushed, candidates of x): what is added to their logits."""
-    windy: Tensor
-    """(candidates of x,): those that wind is part of, bool. On Dream Land a rule says how far it moves whom."""
+    calm: Tensor
+    """(candidates of x,): each, and of those that wind is part of the same without it."""
 
     def __init__(self, config: ExactConfig) -> None:
         super().__init__()
@@ -233,9 +234,9 @@ class ExactCore(Core):
         against = torch.zeros(2, SIZES["x"])
         against[0, list(PUSHED)] = against[1, list(UNPUSHED)] = -PUSH_ODDS
         self.register_buffer("against", against, persistent=False)
-        windy = torch.zeros(SIZES["x"], dtype=torch.bool)
-        windy[list(WINDY)] = True
-        self.register_buffer("windy", windy, persistent=False)
+        calm = torch.arange(SIZES["x"])
+        calm[list(WINDY)] = torch.tensor(CALM)
+        self.register_buffer("calm", calm, persistent=False)
         caught = torch.zeros(ACTIONS, dtype=torch.bool)
         caught[list(CAUGHT)] = True
         self.register_buffer("caught", caught, persistent=False)
@@ -354,11 +355,8 @@ class ExactCore(Core):
                 before, after, past.last, *rows, places, slope[0], controllers, last, _value(heads, "x"), by_stick
             )
             away = torch.where(before["x"] >= before["x"].flip(1), PUSH, -PUSH) * pushed
-            on_dream_land = (stage == DREAM_LAND.id)[:, None, None]
-            said = torch.where(on_dream_land & self.windy, torch.full_like(heads["x"], -2 * FORBIDDEN), heads["x"])
-            x = torch.where(by_stick.shielded, options[..., MOVED] + away, _pick(options, said))
-            height = before["y"] + displacement(before, after)[1]
-            after["x"] = x + blown_by(past.wind, before, after, x, height, stage)
+            options = self._in_wind(options, before, after, past, stage)
+            after["x"] = torch.where(by_stick.shielded, options[..., MOVED] + away, _pick(options, heads["x"]))
             options = self.candidates.y(
                 before, after, *rows, places, surfaces, controllers, last, _value(heads, "y"), by_stick
             )
@@ -480,8 +478,8 @@ class ExactCore(Core):
         first = torch.arange(thrown.shape[1], device=thrown.device)  # the second player has had a frame of it
         misc = torch.where(thrown, thrown_stun - first, _pick(misc, heads["misc_as"]))
         walks = is_of(after["action"], FAMILIES["walk"]) & (before["hitlag"] <= 0)
-        meant = WALK_MEANT * self.candidates.walk[before["character"].long()] * controllers[..., C_["main_x"]]
-        after["misc_as"] = torch.where(walks, meant, misc)
+        sought = WALK_SOUGHT * self.candidates.walk[before["character"].long()] * controllers[..., C_["main_x"]]
+        after["misc_as"] = torch.where(walks, sought, misc)
         hit = self._hit(before, after, past, meant, rise, left)
         struck = hit.struck & ~thrown & ((after["hitlag"] > 0) | (after["hitlag"].flip(1) > 0))
         flung = {name: torch.where(struck, getattr(hit, way), after[name])
@@ -497,6 +495,14 @@ class ExactCore(Core):
         found = {**before, "airborne": torch.where(struck, hit.air, before["airborne"])}
         stun = torch.where(struck, hit.stun, torch.where(thrown, thrown_stun, stun))
         return stun, (launched | struck) & ~thrown, (found, {**after, **flung})
+
+    def _in_wind(self, options: Tensor, before: Named, after: Named, past: Past, stage: Tensor) -> Tensor:
+        """Candidates of x (N, 2, C), state, what is known of the next one, its past and the stage (N,) → the same, as
+        Dream Land's wind moves them: there those that wind is part of are what they are without it, and a rule says
+        whom it moves."""
+        calm = torch.where((stage == DREAM_LAND.id)[:, None, None], options.index_select(-1, self.calm), options)
+        height = before["y"] + displacement(before, after)[1]
+        return calm + blown_by(past.wind, before, after, calm, height, stage)
 
     def _special(self, after: Named, before: Named, past: Past, controllers: Tensor) -> None:
         """Puts into `after` the own velocities of special moves that a rule of their own tells."""
@@ -704,6 +710,7 @@ class ExactCore(Core):
             "shield": self.candidates.shield(before, past.last, attack, fresh, controllers, last, zero),
             "misc_as": self.candidates.misc_as(before, after, rows[0], stun, zero),
         }
+        options["x"] = self._in_wind(options["x"], before, after, past, stage)
         for name, more in following.items():
             options[name] = torch.cat([options[name], torch.stack(more, dim=-1)], dim=-1)
         right = {}

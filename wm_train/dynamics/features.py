@@ -407,7 +407,8 @@ class Features(nn.Module):
         blowing = here * blows.abs()
         facing = state["facing"].float()
         x, y = state["x"] * blows, state["y"]
-        behind, ahead = (torch.where(blows < 0, to_left, to_right) for to_left, to_right in zip(*BOXES.values()))
+        boxes = zip(*BOXES.values(), strict=True)
+        behind, ahead = (torch.where(blows < 0, to_left, to_right) for to_left, to_right in boxes)
         inside = torch.minimum(torch.minimum(ahead - x, x - behind), torch.minimum(ABOVE - y, y - BELOW))
         left = (GUST - since) * from_start
         columns = [blows * facing * here, blows * facing * (inside > 0).float() * here]

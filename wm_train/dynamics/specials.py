@@ -14,7 +14,6 @@ from torch import Tensor
 
 from wm_runtime.facts import character as fighter
 from wm_runtime.schema import C_
-from wm_train.dynamics.constants import there
 from wm_train.dynamics.kinematics import AIR_DODGE_DECAY, length
 from wm_train.dynamics.laws import slower
 from wm_train.dynamics.memory import Past
@@ -49,7 +48,7 @@ MARTH, SLASH, RISES = fighter("MARTH").internal_id, 368, 6.0
 """The Dolphin Slash in the air, and the age on which its rise begins."""
 SPEED, LEAN, MORE_LEAN, FROM = 14.4355, 3.0057, 40.0, 0.5
 """Its speed then, units a frame; how far it leans ahead, degrees, and how much further for each unit of the stick from
-there on. On `train` 372 of 453 rises are so to a hundredth of a degree."""
+there on."""
 
 
 def vanished(

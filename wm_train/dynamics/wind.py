@@ -1,9 +1,10 @@
 """Dream Land's wind: which way it blows, and since when, from what it has done to fighters.
 
 The tree blows to one side for GUST frames, and moves by PACE units a frame whoever ends in a box of the stage, whatever
-it does there; when it begins nothing says. The boxes are data/stage_items/dream_whispy.json of kyhavlov/melee-sim-light,
-and on all games of `train` who ends within them is moved and who ends without is not, to a tenth of a unit. On 60 games
-nobody is moved for longer than 274 frames on end, and 34 times somebody is for just that long.
+it does there; when it begins nothing says. The boxes are those of data/stage_items/dream_whispy.json in
+kyhavlov/melee-sim-light, and on the games of `train` fighters that would end half a unit and more within a side are
+moved, and those as far without are not. On 60 games nobody is moved for longer than 274 frames on end, and 34 times
+somebody is for just that long.
 """
 
 from __future__ import annotations
@@ -77,13 +78,14 @@ def within(x: Tensor, y: Tensor, way: int, margin: float = 0.0) -> Tensor:
 
 
 def blown_by(wind: Tensor, before: Named, after: Named, x: Tensor, y: Tensor, stage: Tensor) -> Tensor:
-    """Wind (N, WIND), state, the next action, where fighters end without wind (N, 2) and the stage (N,) → how far it
-    moves them, units along x, (N, 2)."""
+    """Wind (N, WIND), state, the next action, where fighters may end without wind, (N, 2, C) along x and (N, 2) up, and
+    the stage (N,) → how far it moves them, units along x, (N, 2, C)."""
     blows, since = wind[:, 0], wind[:, 1]
-    goes_on = (blows * (since + 1 < GUST) * (stage == DREAM_LAND.id))[:, None]
+    goes_on = (blows * (since + 1 < GUST) * (stage == DREAM_LAND.id))[:, None, None]
+    y = y[..., None]
     moved = (within(x, y, 1) & (goes_on > 0)) | (within(x, y, -1) & (goes_on < 0))
     free = (before["hitlag"] <= 1) & (after["action"] > DYING) & ~is_of(after["action"], HELD)
-    return goes_on * PACE * (moved & free)
+    return goes_on * PACE * (moved & free[..., None])
 
 
 def lately(wind: Tensor, within: int) -> Tensor:
