@@ -18,6 +18,7 @@ from wm_train.dynamics.named import named
 from wm_train.dynamics.stale import LOSSES, NEVER, counted, freshness, hit_by_other, struck_in_game
 from wm_train.dynamics.strikes import (
     GRABS,
+    LOGIT_SCALE,
     Strikes,
     first_box,
     near_of_game,
@@ -25,6 +26,7 @@ from wm_train.dynamics.strikes import (
     posed,
     shrunk,
 )
+from wm_train.dynamics.strikes import NEVER as NO_STRIKE
 from wm_train.training.whole_games import WholeGames
 
 ACTIONS = FIELD["action"].classes or 0
@@ -397,6 +399,14 @@ def test_a_strike_is_likelier_where_a_hitbox_meets_a_body() -> None:
     assert full > stands
     assert (says[4.0][1] == says[60.0][1]).all()  # who stands strikes nobody
     assert told(~spent)[0, 4] == 0
+    # where fighters are now, in what they do now: the same odds, and none of who has no hitbox out, or is far away
+    now = {**state, "state_age": torch.tensor([[6.0, 1.0]]), "shield": torch.zeros(1, 2)}
+    for distance in (4.0, 20.0):
+        now["x"] = torch.tensor([[0.0, distance]])
+        assert strikes.standing(now, row, upright)[0, 0] == pytest.approx(says[distance][0, 0].item() / LOGIT_SCALE)
+    assert strikes.standing(now, row, upright)[0, 1] == NO_STRIKE
+    now["x"] = torch.tensor([[0.0, 60.0]])
+    assert strikes.standing(now, row, upright)[0, 0] == NO_STRIKE
 
 
 @pytest.mark.parametrize(("ahead", "box"), [(6.0, 0), (9.0, 1), (30.0, 2)])

@@ -109,7 +109,7 @@ BY_LASER, BY_GRAB = (1.04, 4.3), (0.8, 1.3)
 """What the odds of being struck by a laser, and of being grabbed, add to the logits of the actions to be hurt in, and
 of those to be held in: so much of their logit, and so much more, where that is within ODDS_REACH. Fitted to eleven
 games of train that were held out."""
-BY_MOVE, MOST_ODDS = (2.6, 3.2, 2.4), 8.0
+BY_MOVE, MOST_ODDS = (2.6, 3.2, 2.8), 8.0
 """What the odds of being struck by a move add to the logits of the actions to be hurt in: so much of their logit, less
 so much of that where fighters stood, if it is above 0, and so much more; both within MOST_ODDS. Fitted to 109 games of
 train with bodies measured without them (6,083 hits), and its weight beside the network's margin, which is a third of
