@@ -134,8 +134,9 @@ def test_told_what_is_true_the_core_plays_the_true_game(core: ExactCore, window:
     if not REPLAYS.exists():  # games that are made up walk as they like, and keep no law of motion
         nobody = torch.zeros(WINDOWS, 2, dtype=torch.bool)
         monkeypatch.setattr(core.walk, "forward", lambda before, action: action)
+        monkeypatch.setattr(core.laws, "springs", lambda *seen: torch.full((WINDOWS, 2), torch.nan))
         monkeypatch.setattr(core, "_ruled", lambda before, after: torch.full((WINDOWS, 2), torch.nan))
-        monkeypatch.setattr(core.laws, "drifts", lambda *seen: (nobody, nobody, torch.zeros(WINDOWS, 2, 4)))
+        monkeypatch.setattr(core.laws, "drifts", lambda *seen: (nobody, nobody, torch.zeros(WINDOWS, 2, 5)))
         monkeypatch.setattr(core.slides, "forward", lambda before, *seen: (before["x"], before["y"], nobody.clone()))
         monkeypatch.setattr(core.clock, "forward", lambda before, past, action, age, pace: age)
         monkeypatch.setattr(model.edges, "forward", lambda before, after, *seen: after)
