@@ -42,38 +42,24 @@ MOST, FALLS = 20_000, [k / 20 for k in range(2, 20)]
 """Frames of an action that are looked at; shares of the speed that a helpless fall may be held to."""
 
 
-def drifts_of(dataset: Dataset, game: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Character and its frames (P, 6) without hitlag in the air, in actions that go on: action, its age on the next
-    frame, velocity along x, that of the next frame, its stick, and the action before."""
+def frames_of(dataset: Dataset, game: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Character and its frames (P, 6) without hitlag in the air: action, its age on the next frame, velocity along x,
+    that of the next frame, its stick, and the action before; of actions that go on, and of jumps that begin there (the
+    action is the jump then, and the one before that which it began out of)."""
     columns = dataset.columns(game)
     stick = unpack_controllers(dataset.records(game))[1:, :, C_["main_x"]]
     then, now = ({n: v[part] for n, v in columns.items()} for part in (slice(0, -1), slice(1, None)))
-    flies = (then["airborne"] == 1) & (now["airborne"] == 1) & (then["hitlag"] <= 0) & (now["hitlag"] <= 0)
-    flies &= (then["action"] == now["action"]) & (now["action"] >= CONTROL)
+    flies = (then["airborne"] == 1) & (now["airborne"] == 1) & (then["hitlag"] <= 0)
+    same = then["action"] == now["action"]
+    goes_on = flies & same & (now["hitlag"] <= 0) & (now["action"] >= CONTROL)
+    jumps = flies & ~same & np.isin(now["action"], JUMPS)
     for who in (0, 1):
-        at = flies[:, who]
         action = columns["action"][:, who]
         begun = np.maximum.accumulate(np.where(np.diff(action, prepend=-1) != 0, np.arange(len(action)), 0))[:-1]
-        former = action[np.maximum(begun - 1, 0)]
-        of = (then["action"], now["state_age"], then["self_x_air"], now["self_x_air"])
-        yield (
-            int(columns["character"][0, who]),
-            np.stack([*(value[at, who] for value in of), stick[at, who], former[at]], axis=1).astype(np.float32),
-        )
-
-
-def jumps_of(dataset: Dataset, game: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Character and its frames (P, 6), as `drifts_of`, on which a jump in the air begins."""
-    columns = dataset.columns(game)
-    stick = unpack_controllers(dataset.records(game))[1:, :, C_["main_x"]]
-    then, now = ({n: v[part] for n, v in columns.items()} for part in (slice(0, -1), slice(1, None)))
-    jumps = (then["airborne"] == 1) & (now["airborne"] == 1) & (then["hitlag"] <= 0) & (then["action"] != now["action"])
-    jumps &= np.isin(now["action"], JUMPS)
-    for who in (0, 1):
-        at = jumps[:, who]
-        of = (now["action"], now["state_age"], then["self_x_air"], now["self_x_air"], stick, then["action"])
-        frames = np.stack([value[..., who][at] for value in of], axis=1).astype(np.float32)
-        yield int(columns["character"][0, who]), frames
+        former = np.where(same[:, who], action[np.maximum(begun - 1, 0)], action[:-1])
+        of = (now["action"], now["state_age"], then["self_x_air"], now["self_x_air"], stick)
+        frames = np.stack([*(value[:, who] for value in of), former], axis=1).astype(np.float32)
+        yield int(columns["character"][0, who]), frames[goes_on[:, who]], frames[jumps[:, who]]
 
 
 def told(law: tuple[float, ...], frames: np.ndarray, character: int, most: float = NO_LIMIT) -> np.ndarray:
@@ -165,9 +151,9 @@ def main(folder: Path) -> None:
     frames: defaultdict[int, list[np.ndarray]] = defaultdict(list)
     jumps: defaultdict[int, list[np.ndarray]] = defaultdict(list)
     for game in range(len(dataset.frames)):
-        for into, parts_of in ((frames, drifts_of), (jumps, jumps_of)):
-            for character, part in parts_of(dataset, game):
-                into[character].append(part)
+        for character, goes_on, begins in frames_of(dataset, game):
+            frames[character].append(goes_on)
+            jumps[character].append(begins)
     key: list[tuple[int, int]] = []
     share: list[tuple[float, ...]] = []
     falls: list[tuple[float, ...]] = []

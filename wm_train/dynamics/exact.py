@@ -458,7 +458,7 @@ class ExactCore(Core):
         character = before["character"].long()
         hop = hops(before, after, past, self.tables.hop[character], self.candidates.gravity[character])
         after["self_y"] = torch.where(hop.isnan(), after["self_y"], hop)
-        friction = self.candidates.friction[before["character"].long()]
+        friction = self.candidates.friction[character]
         along, up, slides = self.slides(before, after, stage_of(match), friction)
         drift = blown(before["knockback_x"], before["knockback_y"])
         left = tuple(
@@ -478,7 +478,7 @@ class ExactCore(Core):
         first = torch.arange(thrown.shape[1], device=thrown.device)  # the second player has had a frame of it
         misc = torch.where(thrown, thrown_stun - first, _pick(misc, heads["misc_as"]))
         walks = is_of(after["action"], FAMILIES["walk"]) & (before["hitlag"] <= 0)
-        sought = WALK_SOUGHT * self.candidates.walk[before["character"].long()] * controllers[..., C_["main_x"]]
+        sought = WALK_SOUGHT * self.candidates.walk[character] * controllers[..., C_["main_x"]]
         after["misc_as"] = torch.where(walks, sought, misc)
         hit = self._hit(before, after, past, meant, rise, left)
         struck = hit.struck & ~thrown & ((after["hitlag"] > 0) | (after["hitlag"].flip(1) > 0))

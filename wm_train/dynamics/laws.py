@@ -19,15 +19,16 @@ from wm_runtime.facts import character as fighter
 from wm_runtime.facts import drifts as facts_of_drifts
 from wm_runtime.schema import C_, FIELD
 from wm_train.dynamics.constants import constant
+from wm_train.dynamics.going import LEAPS, SQUAT
 from wm_train.dynamics.memory import Past, tilted
 from wm_train.dynamics.named import Named, is_of
 
 CHARACTERS, ACTIONS = FIELD["character"].classes or 0, FIELD["action"].classes or 0
-SQUAT, DASH, AERIALS = 24, 20, (65, 66, 67, 68, 69)
+DASH, AERIALS = 20, (65, 66, 67, 68, 69)
 FALL, DEAD_FALL, DRIFTS = 29, 35, (*range(25, 36), 38, *AERIALS)
 """Falling, falling helplessly; and jumps, falls and attacks in the air, which drift as the stick has it."""
-JUMPS, UP = (25, 26), 0.5
-"""Jumps off the ground, forward and backward; and how far up a stick is held that jumps."""
+UP = 0.5
+"""How far up a stick is held that jumps."""
 BEGIN_SO = (*AERIALS, FALL, DEAD_FALL, 38)
 """Those of which the first frame is so as well: attacks and falls."""
 NO_LIMIT = 9.0
@@ -184,7 +185,7 @@ def hops(before: Named, after: Named, past: Past, hop: Tensor, gravity: Tensor) 
     full = (by_button & held) | (~by_button & (up | c_up))
     speed = torch.where(full, hop[..., 1], hop[..., 0])
     attacks = is_of(after["action"], AERIALS)
-    leaves = (before["action"] == SQUAT) & (before["hitlag"] <= 0) & (is_of(after["action"], JUMPS) | attacks)
+    leaves = (before["action"] == SQUAT) & (before["hitlag"] <= 0) & (is_of(after["action"], LEAPS) | attacks)
     return torch.where(leaves, speed - gravity * attacks, torch.full_like(speed, torch.nan))
 
 

@@ -16,6 +16,8 @@ from wm_runtime.facts import CHARACTERS as FIGHTERS
 from wm_runtime.facts import FAMILIES, STAGES
 from wm_runtime.schema import FIELD
 from wm_train.dynamics.edges import NUMBERS, touch
+from wm_train.dynamics.going import SQUAT
+from wm_train.dynamics.laws import LANDS
 from wm_train.dynamics.named import Named, is_of
 
 RADIUS = 3.3
@@ -26,7 +28,6 @@ RADII = {
 }  # fmt: skip
 LEVEL = 2.0
 """Fighters that are further above each other, units, do not push."""
-SQUAT, DODGED = 24, 43
 LEAVES = (SQUAT, *FAMILIES["downed"])
 """Actions out of which a fighter leaves the ground before it moves."""
 HOLDS, HELD = FAMILIES["throw"], (*FAMILIES["grabbed"], *FAMILIES["thrown"])
@@ -80,7 +81,7 @@ class Push(nn.Module):
         unmoved = self.unmoved[before["action"].long()] & self.unmoved[acts.long()]
         unmoved |= is_of(acts, HOLDS) & is_of(before["action"].flip(1), HELD)
         jumps = (after["airborne"] == 1) & is_of(before["action"], LEAVES) & ~struck
-        gone = jumps | ((before["action"] == SQUAT) & (acts == DODGED))
+        gone = jumps | ((before["action"] == SQUAT) & (acts == LANDS))
         later = torch.arange(2, device=gone.device) == 1
         free = (before["hitlag"] <= 1) & ~gone & ~unmoved
         return near & stands & stands.flip(1) & free & ~(gone.flip(1) & later)

@@ -51,9 +51,7 @@ SPEED, LEAN, MORE_LEAN, FROM = 14.4355, 3.0057, 40.0, 0.5
 there on."""
 
 
-def vanished(
-    before: Named, after: Named, past: Past, friction: Tensor
-) -> tuple[Tensor, Tensor]:
+def vanished(before: Named, after: Named, past: Past, friction: Tensor) -> tuple[Tensor, Tensor]:
     """State, the next action, its past and fighters' friction in the air (N, 2) → own velocity along x and y, units a
     frame, of who begins or ends to fly unseen, NaN of others, (N, 2) each."""
     stick_x, stick_y = (past.controllers[:, -1, :, C_[name]] for name in ("main_x", "main_y"))

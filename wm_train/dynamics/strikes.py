@@ -18,6 +18,7 @@ who held one let go of it, 0.872 to 0.903, loss 0.178 to 0.138.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -79,6 +80,19 @@ ALIKE_ROWS, ALIKE_POSES = 3.0, 2.0
 that all characters share, frames."""
 JITTER = 0.3
 """Noise on where fighters are while bodies are estimated, units: so few hits tell no pose more finely than that."""
+
+
+class Meeting(NamedTuple):
+    """How fighters' hitboxes meet each other: hitboxes (N, 2, BOXES, 3); how far ahead of and above each fighter the
+    other is, units, and 1 or -1 as they face alike or not; whether a hitbox is out and near; and the logit that it
+    strikes, NEVER where none is, (N, 2)."""
+
+    now: Tensor
+    ahead: Tensor
+    up: Tensor
+    turned: Tensor
+    active: Tensor
+    logit: Tensor
 
 
 class Strikes(nn.Module):
@@ -143,37 +157,36 @@ class Strikes(nn.Module):
         """State and row of the tables (N, 2); next action and age, whether that has hit already, where fighters will be
         if nobody is struck (N, 2), and how they would hold shields → numbers about each fighter striking the other,
         (N, 2, COLUMNS), and the hitbox with which it would, (N, 2) int64. `fold`: that of MoveTables."""
-        move = (state["character"] * ACTIONS + action).long()
-        (x, y), facing = places, state["facing"].float()
-        told, shift = self._told(fold)
-        now, before = (nudged(box, told["nudge"][move + shift]) for box in self._boxes(move, age))
         grabs = (action == GRABS[0]) | (action == GRABS[1])
-        body = self._bodies(state, row, shielding(action) & ~grabs.flip(1), guard, fold)
-        ahead = (x.flip(1) - x) * facing
-        turned = facing * facing.flip(1)
-        up, shape = y.flip(1) - y, self.shape.unbind()
-        logit = self._logit(now, before, move + shift, ahead, up, turned, body.flip(1), told["bias"], *shape)
-        active = (now[..., 2] > 0).any(dim=-1) & (ahead.abs() < NEAR)
-        logit = torch.where(active, logit, torch.full_like(logit, NEVER))
+        body = self._bodies(state, row, shielding(action) & ~grabs.flip(1), guard, fold).flip(1)
+        meet = self._meet(state, action, age, places, body, fold)
+        logit, active, where = meet.logit, meet.active, (meet.now, meet.ahead, meet.up, meet.turned, body)
         fresh = (~spent).float()
-        at_x, at_y = _where_struck(now, ahead, up, turned, body.flip(1))
+        at_x, at_y = _where_struck(*where)
         columns = [logit.clamp(NEVER, 8.0) * LOGIT_SCALE, (logit * 0.7).clamp(-1.0, 1.0), active.float(), fresh,
                    logit.sigmoid() * fresh, at_x * active, at_y * active]  # fmt: skip
-        return torch.stack(columns, dim=-1), first_box(now, ahead, up, turned, body.flip(1), self.shape[1])
+        return torch.stack(columns, dim=-1), first_box(*where, self.shape[1])
 
     def standing(self, state: Named, row: Tensor, guard: Guard, fold: Tensor | None = None) -> Tensor:
         """State, row of the tables (N, 2), and how shields are held → logit that a fighter's move strikes the other
         where both are, NEVER where it has no hitbox out, (N, 2)."""
-        move = (state["character"] * ACTIONS + state["action"]).long()
-        told, shift = self._told(fold)
-        now, before = (nudged(box, told["nudge"][move + shift]) for box in self._boxes(move, state["state_age"]))
         body = self._bodies(state, row, shielding(state["action"]), guard, fold).flip(1)
-        facing = state["facing"].float()
-        ahead, up = (state["x"].flip(1) - state["x"]) * facing, state["y"].flip(1) - state["y"]
-        turned = facing * facing.flip(1)
+        return self._meet(state, state["action"], state["state_age"], (state["x"], state["y"]), body, fold).logit
+
+    def _meet(
+        self, state: Named, action: Tensor, age: Tensor, places: tuple[Tensor, Tensor], body: Tensor,
+        fold: Tensor | None,
+    ) -> Meeting:  # fmt: skip
+        """State; what fighters do, at which age, and where they are (N, 2); the circles of whom each would strike
+        (N, 2, CIRCLES, 3) → how their hitboxes meet those."""
+        move = (state["character"] * ACTIONS + action).long()
+        (x, y), facing = places, state["facing"].float()
+        told, shift = self._told(fold)
+        now, before = (nudged(box, told["nudge"][move + shift]) for box in self._boxes(move, age))
+        ahead, up, turned = (x.flip(1) - x) * facing, y.flip(1) - y, facing * facing.flip(1)
         logit = self._logit(now, before, move + shift, ahead, up, turned, body, told["bias"], *self.shape.unbind())
         active = (now[..., 2] > 0).any(dim=-1) & (ahead.abs() < NEAR)
-        return torch.where(active, logit, torch.full_like(logit, NEVER))
+        return Meeting(now, ahead, up, turned, active, torch.where(active, logit, torch.full_like(logit, NEVER)))
 
     def box_of(self, near: dict[str, np.ndarray]) -> np.ndarray:
         """Frames of `near_of_game` and their `row` (P,) → the hitbox that strikes, (P,), if one does."""
