@@ -499,10 +499,11 @@ class ExactCore(Core):
     def _in_wind(self, options: Tensor, before: Named, after: Named, past: Past, stage: Tensor) -> Tensor:
         """Candidates of x (N, 2, C), state, what is known of the next one, its past and the stage (N,) → the same, as
         Dream Land's wind moves them: there those that wind is part of are what they are without it, and a rule says
-        whom it moves."""
+        whom it moves. The network's own value has the wind in it."""
         calm = torch.where((stage == DREAM_LAND.id)[:, None, None], options.index_select(-1, self.calm), options)
         height = before["y"] + displacement(before, after)[1]
-        return calm + blown_by(past.wind, before, after, calm, height, stage)
+        moves = blown_by(past.wind, before, after, calm, height, stage)
+        return calm + moves * (torch.arange(calm.shape[-1], device=calm.device) != REGRESSED)
 
     def _special(self, after: Named, before: Named, past: Past, controllers: Tensor) -> None:
         """Puts into `after` the own velocities of special moves that a rule of their own tells."""
