@@ -10,7 +10,7 @@ from torch import Tensor
 from wm_runtime.facts import physics
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import C_, CONTROL_NAMES, FIELD
-from wm_train.dynamics.going import GOES, KEEPS, SQUAT, goes_on, usual_velocities
+from wm_train.dynamics.going import GOES, KEEPS, SQUAT, full_hop, goes_on, usual_velocities
 from wm_train.dynamics.guard import HELD, SHIELDS, Guard, guard, guard_of_game, leaning
 from wm_train.dynamics.kinematics import own_x, velocity
 from wm_train.dynamics.memory import CONTROLLERS
@@ -33,7 +33,8 @@ def placed(usual: tuple[float, ...] = KEEPS, stick: float = 0.0, held: Tensor | 
     sticks = torch.zeros(1, CONTROLLERS, 2, len(CONTROL_NAMES)) if held is None else held
     x, y = goes_on(
         state, torch.full((1, 2), int(fields.get("meant", FALLS))), torch.tensor(usual).expand(1, 2, len(GOES)),
-        torch.tensor([2.1, 3.68]).expand(1, 2, 2), torch.full((1, 2), 0.8), sticks, controllers,
+        torch.tensor([2.1, 3.68]).expand(1, 2, 2), full_hop(sticks, torch.full((1, 2), 2)), torch.full((1, 2), 0.8),
+        sticks, controllers,
         torch.full((1, 2), 2.8), torch.full((1, 2), 3.4),
     )  # fmt: skip
     return x[0].tolist(), y[0].tolist()
@@ -60,7 +61,8 @@ def test_nobody_falls_faster_than_falling_goes_but_for_a_flick_of_the_stick() ->
 
 def test_a_leap_is_as_high_as_it_was_held() -> None:
     held = torch.zeros(1, CONTROLLERS, 2, len(CONTROL_NAMES))
-    held[:, -1, 0, C_["x_button"]] = 1.0
+    held[:, -3:, 0, C_["x_button"]] = 1.0
+    held[:, -3:-1, 1, C_["x_button"]] = 1.0
     x, y = placed(held=held, action=SQUAT, meant=LEAPS, self_x_ground=1.5)
     assert y == pytest.approx([3.68, 2.1])
     assert x == pytest.approx([0.8, 0.8])
@@ -95,9 +97,8 @@ def test_fighters_are_where_their_moves_take_them(real_dataset: Dataset) -> None
     usual = tables.goes[tables.row(state["character"], after["action"], after["state_age"])]
     sticks = torch.stack([pads[8 - back : count - 1 - back] for back in (2, 1, 0)], dim=1)
     limits = [torch.from_numpy(np.nan_to_num(physics(name)))[who] for name in ("terminal", "fast_fall")]
-    x, y = goes_on(
-        state, after["action"], usual, tables.hop[who], own_x(after), sticks, pads[9:], *limits
-    )
+    full = after["self_y"] > tables.hop[who].mean(dim=-1)
+    x, y = goes_on(state, after["action"], usual, tables.hop[who], full, own_x(after), sticks, pads[9:], *limits)
     free = (after["hitlag"] <= 0) & (state["hitlag"] <= 0) & (state["action"] > 13) & (after["action"] > 13)
     free &= (after["percent"] <= state["percent"]) & (state["airborne"] == 1) & (after["airborne"] == 1)
     free &= ~torch.isin(after["action"], torch.arange(212, 245)) & ~torch.isin(after["action"], torch.arange(252, 264))

@@ -101,3 +101,10 @@ def test_catches_in_games_are_in_the_box(true_games: Dataset) -> None:
     assert inside[falls & seen["catches"]].mean() > 0.9
     assert seen["catches"][falls & inside].mean() > 0.9
     assert CATCH == 252
+
+
+@pytest.mark.parametrize(("age", "y", "said"), [(20.0, -8.28, ODDS), (20.0, -8.27, -ODDS), (14.0, -8.28, -ODDS)])
+def test_who_creeps_past_the_ledge_catches_it_on_the_very_frame(age: float, y: float, said: float) -> None:
+    """The box of Fox begins 8.5 units below the ledge."""
+    fields = {"character": character("FOX").internal_id, "action": 354, "state_age": age}
+    assert odds(y=y, self_y=-0.21, **fields) == said

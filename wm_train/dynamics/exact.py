@@ -42,10 +42,11 @@ from wm_train.dynamics.candidates import (
 from wm_train.dynamics.clock import Clock, cancelled
 from wm_train.dynamics.constants import constant
 from wm_train.dynamics.core import Carry, Core, Proposal, zeros
+from wm_train.dynamics.decided import LANDING, Decided, stays_up
 from wm_train.dynamics.dives import steered
 from wm_train.dynamics.features import EMBEDDED, FLAGS, Features, pace, scaled
 from wm_train.dynamics.geometry import Surfaces, crosses, slope_at, support
-from wm_train.dynamics.going import goes_on
+from wm_train.dynamics.going import full_hop, goes_on
 from wm_train.dynamics.guard import Guard, guard
 from wm_train.dynamics.hurt import Hurt
 from wm_train.dynamics.influence import influence
@@ -231,6 +232,7 @@ class ExactCore(Core):
         self.geometry = self.candidates.geometry
         self.hurt, self.walk, self.push, self.ledge, self.throws = Hurt(), Walk(), Push(), Ledge(), Throws()
         self.clock, self.laws, self.slides, self.landing, self.blows = Clock(), Laws(), Slides(), Landing(), Blows()
+        self.decided = Decided()
         against = torch.zeros(2, SIZES["x"])
         against[0, list(PUSHED)] = against[1, list(UNPUSHED)] = -PUSH_ODDS
         self.register_buffer("against", against, persistent=False)
@@ -294,7 +296,8 @@ class ExactCore(Core):
             memory = zeros(self.carry_layout, len(match), match.device) if memory is None else memory
             remembered = {name: memory[name] for name in self.network.memory_layout}
             h, kept = self.network.trunk(numbers, classes, remembered, memory["steps"] == 0)
-        logits = {"intent": _allowed(self.network.intents(h), before["action"])}
+        ruled_out = self.decided(before, controllers)
+        logits = {"intent": _allowed(self.network.intents(h), before["action"], ruled_out)}
         meant = logits["intent"].argmax(dim=-1).int()
         guarding = guard(before, past.numbers["frames_in_action"], past.controllers, controllers)
         age = self._ages(before, past, meant)
@@ -316,7 +319,8 @@ class ExactCore(Core):
         said = said + self._landing_odds(before, past, meant, surfaces, controllers)[..., None] * self.landing.lands
         end, odds = ends(before, past)
         said = said + odds[..., None] * (torch.arange(ACTIONS, device=said.device) == end[..., None])
-        logits["action"] = _allowed(said, before["action"])
+        comes_down = said[..., LANDING] > said.gather(-1, before["action"][..., None].long())[..., 0]
+        logits["action"] = _allowed(said, before["action"], ruled_out)
         entropy = _entropy(logits["action"])
         after = dict(before)
         told = truth if truth is not None else after
@@ -339,7 +343,7 @@ class ExactCore(Core):
         slope = slope_at(surfaces, before["x"], before["y"])
         if truth is None:
             stun, launched, flung = self._choose(
-                after, before, past, match, controllers, heads, meant, attack, fresh, rise, slope
+                after, before, past, match, controllers, heads, meant, attack, fresh, rise, slope, comes_down
             )
             after["action"] = self.hurt(*flung, launched, hurt_level(stun), logits["action"])
 
@@ -396,7 +400,7 @@ class ExactCore(Core):
 
     def _choose(
         self, after: Named, before: Named, past: Past, match: Tensor, controllers: Tensor, heads: dict[str, Tensor],
-        meant: Tensor, attack: Tensor, fresh: Tensor, rise: Tensor, slope: tuple[Tensor, Tensor],
+        meant: Tensor, attack: Tensor, fresh: Tensor, rise: Tensor, slope: tuple[Tensor, Tensor], comes_down: Tensor,
     ) -> tuple[Tensor, Tensor, tuple[Named, Named]]:  # fmt: skip
         """Puts into `after` what the stage `struck` chooses. → Frames of hitstun of the knockback that it chose,
         whether that is a new launch (N, 2), and the state and the next one as a launch finds fighters and flings them.
@@ -404,6 +408,7 @@ class ExactCore(Core):
         cosine, sine = slope
         for name in ("airborne", "hurtbox", "jumps", "l_cancel", "ground"):
             after[name] = heads[name].argmax(dim=-1).int()
+        after["airborne"] = stays_up(before, after, after["airborne"], comes_down)
         hurtbox, ruled = untouched(before, after, past.numbers["since_hurtbox"])
         after["hurtbox"] = torch.where(ruled, hurtbox, after["hurtbox"])
         turns_, ruled = turns(before, after, past, controllers)
@@ -584,7 +589,8 @@ class ExactCore(Core):
         usual = self.tables.of("goes")[self.tables.row(before["character"], action, age)]
         leapt, hop = of.leapt(before, controllers, past.controllers[:, -1]), self.tables.hop[character]
         falls = of.terminal[character], of.fast_fall[character]
-        return goes_on(before, action, usual, hop, leapt, past.controllers, controllers, *falls)
+        full = full_hop(past.controllers, past.numbers["frames_in_action"])
+        return goes_on(before, action, usual, hop, full, leapt, past.controllers, controllers, *falls)
 
     def _struck_odds(
         self, before: Named, past: Past, meant: Tensor, strikes: Tensor, places: tuple[Tensor, Tensor],
@@ -887,12 +893,13 @@ def _where(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
     return torch.where(mask.view(-1, *[1] * (yes.dim() - 1)), yes, no)
 
 
-def _allowed(logits: Tensor, before: Tensor) -> Tensor:
-    """Actions that rules decide are never said: dying, rebirth, and waiting on its platform but from there."""
+def _allowed(logits: Tensor, before: Tensor, ruled_out: Tensor) -> Tensor:
+    """Actions that rules decide are never said: dying, rebirth, waiting on its platform but from there, and those that
+    are `ruled_out`, (N, 2, actions) bool."""
     action = torch.arange(logits.shape[-1], device=logits.device)
     on_platform = (before == LAST_RULED_ACTION) | (before == REBIRTH_WAIT)
     ruled = (action <= LAST_RULED_ACTION) | ((action == REBIRTH_WAIT) & ~on_platform[..., None])
-    return logits.masked_fill(ruled, -10 * FORBIDDEN)
+    return logits.masked_fill(ruled | ruled_out, -10 * FORBIDDEN)
 
 
 def _odds(logit: Tensor, share: float, more: float) -> Tensor:

@@ -28,19 +28,36 @@ GOES_GRID = 1 / 64
 SQUAT, LEAPS = 24, (25, 26)
 """The jump squat, and jumping off the ground."""
 JUMP_BITS, TAPPED = 0x0C00, 0.3
-"""X and Y in a replay's buttons; a stick so far up holds a jump: the game's."""
+"""X and Y in a replay's buttons; a stick that is further up on the last frame of the squat counts as holding the jump
+where the heights of hops are measured."""
+UP = 0.5
+"""How far up a stick is held that jumps."""
 FASTFALL, FLICK = -0.6625, 3
 """A stick so far down that was not so many frames before makes who falls fall fast: the game's."""
 
 
+def full_hop(pads: Tensor, squatted: Tensor) -> Tensor:
+    """Controllers that led here, the latest last (N, K, 2, 13), and for how many frames a fighter has squatted (N, 2) →
+    whether it leaps with a full hop, (N, 2) bool: where what the squat was begun with, X or Y, the stick or the
+    C-stick, is held until it is over. 49,696 of 49,760 hops on every second game of train are so."""
+    ago = torch.arange(pads.shape[1] - 1, -1, -1, device=pads.device)[None, :, None]
+    squat = squatted[:, None]  # so many frames before this one it began
+    presses = (pads[..., C_["x_button"]] + pads[..., C_["y_button"]]) > 0
+    held, up, c_up = (((on | (ago > squat)).all(dim=1)) for on in (
+        presses, pads[..., C_["main_y"]] >= UP, pads[..., C_["c_y"]] >= UP,
+    ))  # fmt: skip
+    by_button = (presses & (ago == squat)).any(dim=1)
+    return (by_button & held) | (~by_button & (up | c_up))
+
+
 def goes_on(
-    before: Named, meant: Tensor, usual: Tensor, hop: Tensor, leapt: Tensor, sticks: Tensor, controllers: Tensor,
-    terminal: Tensor, fast: Tensor,
+    before: Named, meant: Tensor, usual: Tensor, hop: Tensor, full: Tensor, leapt: Tensor, sticks: Tensor,
+    controllers: Tensor, terminal: Tensor, fast: Tensor,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """State; what fighters mean to do; GOES of that at its age (N, 2, 4); speeds of short and full hops, NaN where not
-    known (N, 2, 2); velocity along x of who leaps (N, 2); controllers that led here, the latest last (N, K, 2, 13), and
-    of the next frame (N, 2, 13); terminal velocities, of falling and of falling fast (N, 2) → x and y of the next
-    frame, (N, 2)."""
+    known (N, 2, 2), and whether one that begins is full; velocity along x of who leaps (N, 2); controllers that led
+    here, the latest last (N, K, 2, 13), and of the next frame (N, 2, 13); terminal velocities, of falling and of
+    falling fast (N, 2) → x and y of the next frame, (N, 2)."""
     facing = before["facing"].float()
     keeps_x, adds_x, keeps_y, adds_y = usual.unbind(dim=-1)
     along, up = own_x(before) * keeps_x + adds_x * facing, before["self_y"] * keeps_y + adds_y
@@ -50,11 +67,9 @@ def goes_on(
     flicked = (tilt <= FASTFALL) & (sticks[:, -FLICK:, :, C_["main_y"]].amax(dim=1) > FASTFALL)
     up = torch.where(falls & flicked & (up < 0), torch.minimum(up, -fast), up)
 
-    held = sticks[:, -1]
-    high = (held[..., C_["x_button"]] + held[..., C_["y_button"]] > 0) | (held[..., C_["main_y"]] > TAPPED)
     leaps = (before["action"] == SQUAT) & is_of(meant, LEAPS)
     along = torch.where(leaps, leapt, along)
-    speed = torch.where(high, hop[..., 1], hop[..., 0])
+    speed = torch.where(full, hop[..., 1], hop[..., 0])
     up = torch.where(leaps & ~speed.isnan(), speed, up)
 
     kx, ky = before["knockback_x"], before["knockback_y"]

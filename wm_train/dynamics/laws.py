@@ -19,7 +19,7 @@ from wm_runtime.facts import character as fighter
 from wm_runtime.facts import drifts as facts_of_drifts
 from wm_runtime.schema import C_, FIELD
 from wm_train.dynamics.constants import constant
-from wm_train.dynamics.going import LEAPS, SQUAT
+from wm_train.dynamics.going import LEAPS, SQUAT, full_hop
 from wm_train.dynamics.memory import Past, tilted
 from wm_train.dynamics.named import Named, is_of
 
@@ -27,8 +27,6 @@ CHARACTERS, ACTIONS = FIELD["character"].classes or 0, FIELD["action"].classes o
 DASH, AERIALS = 20, (65, 66, 67, 68, 69)
 FALL, DEAD_FALL, DRIFTS = 29, 35, (*range(25, 36), 38, *AERIALS)
 """Falling, falling helplessly; and jumps, falls and attacks in the air, which drift as the stick has it."""
-UP = 0.5
-"""How far up a stick is held that jumps."""
 BEGIN_SO = (*AERIALS, FALL, DEAD_FALL, 38)
 """Those of which the first frame is so as well: attacks and falls."""
 NO_LIMIT = 9.0
@@ -171,18 +169,9 @@ class Laws(nn.Module):
 
 def hops(before: Named, after: Named, past: Past, hop: Tensor, gravity: Tensor) -> Tensor:
     """State, the next action, its past, speeds of short and full hops (N, 2, 2) and gravity (N, 2) → own velocity up of
-    who leaves the squat for the air, NaN of others and where it is not known, (N, 2). A hop is full where what it was
-    begun with, X or Y, the stick or the C-stick, is held until the squat is over: 49,696 of 49,760 hops on every second
-    game of train are so. Who attacks at once has fallen for a frame."""
-    pads = past.controllers  # (N, K, 2, 13), the latest last
-    ago = torch.arange(pads.shape[1] - 1, -1, -1, device=pads.device)[None, :, None]
-    squat = past.numbers["frames_in_action"][:, None]  # so many frames before this one it began
-    presses = (pads[..., C_["x_button"]] + pads[..., C_["y_button"]]) > 0
-    held, up, c_up = (((on | (ago > squat)).all(dim=1)) for on in (
-        presses, pads[..., C_["main_y"]] >= UP, pads[..., C_["c_y"]] >= UP,
-    ))  # fmt: skip
-    by_button = (presses & (ago == squat)).any(dim=1)
-    full = (by_button & held) | (~by_button & (up | c_up))
+    who leaves the squat for the air, NaN of others and where it is not known, (N, 2). Who attacks at once has fallen
+    for a frame."""
+    full = full_hop(past.controllers, past.numbers["frames_in_action"])
     speed = torch.where(full, hop[..., 1], hop[..., 0])
     attacks = is_of(after["action"], AERIALS)
     leaves = (before["action"] == SQUAT) & (before["hitlag"] <= 0) & (is_of(after["action"], LEAPS) | attacks)

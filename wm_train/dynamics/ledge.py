@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wm_runtime.facts import FAMILIES, STAGES, ledge_catches, physics, walls
+from wm_runtime.facts import character as fighter_named
 from wm_runtime.schema import C_, FIELD
 from wm_train.dynamics.memory import Past
 from wm_train.dynamics.named import Named
@@ -26,8 +27,13 @@ LEDGE_Y = {stage.id: 0.62 for stage in STAGES if stage.name == "FOUNTAIN_OF_DREA
 """Stage → height of the ledge, units, where that is not 0."""
 OFTEN, SELDOM, SEEN = 0.85, 0.06, 20
 """Moves that catch in so many of the frames in the box always do, and never, if so many frames were seen."""
-SURE, BESIDE = 0.02, 3.0
-"""What is so far below the top of the box is in it, and what is so far above or beside it is not, units."""
+CREEPS, CREEPS_FROM = {("FOX", 350): 0.0167, ("FOX", 354): 0.015, ("FALCO", 354): 0.016}, 15.0
+"""By how much faster who charges these moves falls each frame from an age on, units a frame, and not at all before: all
+of 65,000 frames of every third game of train. They come down to the ledge so slowly that it tells on which frame they
+catch it."""
+SURE, SURELY, BESIDE = 0.02, 0.003, 3.0
+"""What is so far below the top of the box is in it, for who creeps past it so far; and what is so far above or beside
+it is not, units."""
 ODDS = 8.0
 """Added to the logit of catching, or taken from it."""
 
@@ -46,6 +52,8 @@ class Ledge(nn.Module):
     edge: Tensor
     """(stages, 2): how far out the ledge is, and how high; far out where there is none."""
     ledge: Tensor
+    creep: Tensor
+    """(characters · actions,): see CREEPS; NaN for others."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +70,11 @@ class Ledge(nn.Module):
         edge = torch.full((1 + max(stage.id for stage in STAGES), 2), 1e4)
         for stage, (_, right) in walls().items():
             edge[stage] = torch.tensor([float(right[0, 0]), LEDGE_Y.get(stage, 0.0)])
+        creep = torch.full((CHARACTERS, ACTIONS), float("nan"))
+        for (who, action), faster in CREEPS.items():
+            creep[fighter_named(who).internal_id, action] = faster
         found = {"box": box, "may": may.flatten(), "falls": falls, "edge": edge, "ledge": ledge}
+        found["creep"] = creep.flatten()
         for name in ("gravity", "terminal", "fast_fall"):
             table = torch.zeros(CHARACTERS)
             constants = torch.from_numpy(physics(name))
@@ -78,7 +90,10 @@ class Ledge(nn.Module):
         speed, fast = state["self_y"], self.fast_fall[character]
         fall = torch.maximum(speed - self.gravity[character], torch.minimum(-self.terminal[character], speed))
         goes_on = ((speed + fast).abs() < 0.01) | ~self.falls[action]
-        rise = torch.where(goes_on, speed, fall) + state["knockback_y"]
+        creep = self.creep[character * ACTIONS + action]
+        creeps = ~torch.isnan(creep)
+        crept = speed - creep * (state["state_age"] >= CREEPS_FROM)
+        rise = torch.where(creeps, crept, torch.where(goes_on, speed, fall)) + state["knockback_y"]
         side = torch.where(state["x"] < 0, -1.0, 1.0)
         edge = self.edge[stage][:, None]
         out = (state["x"] + state["self_x_air"] + state["knockback_x"]) * side - edge[..., 0]
@@ -90,9 +105,11 @@ class Ledge(nn.Module):
         free = (state["airborne"] == 1) & ~self.ledge[action] & (state["hitlag"] <= 0)
         may = self.may[character * ACTIONS + action]
 
-        inside = (high < top - SURE) & (high > bottom) & (out > 0) & (out < reach) & (rise < -SURE)
+        sure = torch.where(creeps, torch.full_like(top, SURELY), torch.full_like(top, SURE))
+        faster = torch.where(creeps, torch.zeros_like(top), self.gravity[character])
+        inside = (high < top - sure) & (high > bottom) & (out > 0) & (out < reach) & (rise < -sure)
         catches = inside & (may > 0) & cooled & ~down & ~taken & (state["facing"] * side < 0)
-        away = (high > top + self.gravity[character] + SURE) | (out > reach + BESIDE)
+        away = (high > top + faster + sure) | (out > reach + BESIDE)
         away = away | (rise > self.gravity[character] + SURE)
         not_ = away | (may < 0) | ~cooled | (controllers[..., C_["main_y"]] < HELD_DOWN - 0.1)
         not_ = not_ & ~torch.isnan(top)
