@@ -16,7 +16,8 @@ from wm_runtime.replays.dataset import Dataset
 from wm_tools.cli import app
 from wm_train.training.metrics import Tracker, read_metrics
 
-TINY = {"frames_per_epoch": 128, "batch_size": 64, "rollouts": 8, "epochs": 1, "warmup_steps": 2, "holdout": 0.25}
+TINY = {"frames_per_epoch": 128, "batch_size": 64, "rollouts": 8, "long_rollouts": 0, "epochs": 1, "warmup_steps": 2,
+        "holdout": 0.25}  # fmt: skip
 
 
 def mwm(*arguments: object) -> str:

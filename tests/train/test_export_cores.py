@@ -35,7 +35,8 @@ MODELS = {
 def trained(request, dataset: Dataset, tmp_path_factory) -> tuple[WorldModel, Artifact]:
     """A model after eight steps of training, and its artifact."""
     folder: Path = tmp_path_factory.mktemp(request.param.replace(" ", "-"))
-    training = {"epochs": 1, "batch_size": 64, "frames_per_epoch": 512, "holdout": 0.25, "warmup_steps": 2}
+    training = {"epochs": 1, "batch_size": 64, "frames_per_epoch": 512, "holdout": 0.25, "warmup_steps": 2,
+                "rollouts": 8, "long_rollouts": 0}  # fmt: skip
     train(Experiment(name=request.param, model=MODELS[request.param], training=training), dataset, folder)
     model, manifest = load_checkpoint(folder / "best.pt")
     export(model, manifest, folder / "step.onnx")

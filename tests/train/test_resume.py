@@ -19,7 +19,7 @@ from wm_train.training.metrics import read_metrics
 from wm_train.training.trainer import train
 
 SETTINGS = {
-    "epochs": 4, "frames_per_epoch": 192, "batch_size": 64, "rollouts": 8, "log_interval": 2,
+    "epochs": 4, "frames_per_epoch": 192, "batch_size": 64, "rollouts": 8, "long_rollouts": 0, "log_interval": 2,
     "scheduled_sampling": {"annealing_epochs": 2}, "unroll": {"share": 0.5, "lengths": (2, 3)},
 }  # fmt: skip
 

@@ -21,7 +21,7 @@ from wm_train.training.trainer import Watch, train
 
 def brief(experiment: Experiment, **changes: object) -> Experiment:
     """The same experiment, four steps long."""
-    settings = {"epochs": 1, "frames_per_epoch": 256, "batch_size": 64, **changes}
+    settings = {"epochs": 1, "frames_per_epoch": 256, "batch_size": 64, "long_rollouts": 0, **changes}
     return experiment.model_copy(update={"training": experiment.training.model_copy(update=settings)})
 
 

@@ -26,7 +26,8 @@ NOISE, UNROLL = {"scheduled_sampling": {"annealing_epochs": 0}}, {"unroll": {"le
 
 
 def of(model: dict[str, Any], **training: Any) -> Experiment:
-    usual = {"epochs": 1, "batch_size": 32, "frames_per_epoch": 64, "holdout": 0.25, "rollouts": 16, "warmup_steps": 1}
+    usual = {"epochs": 1, "batch_size": 32, "frames_per_epoch": 64, "holdout": 0.25, "rollouts": 16, "warmup_steps": 1,
+             "long_rollouts": 0}  # fmt: skip
     return Experiment(name="tried", model=model, training={**usual, **training})  # type: ignore[arg-type]
 
 
