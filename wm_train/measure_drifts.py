@@ -10,6 +10,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -42,6 +43,13 @@ MOST, FALLS = 20_000, [k / 20 for k in range(2, 20)]
 """Frames of an action that are looked at; shares of the speed that a helpless fall may be held to."""
 
 
+class Fighter(NamedTuple):
+    """A character, and what the stick's tilt and its side add to its velocity along x, units a frame."""
+
+    character: int
+    adds: tuple[float, float]
+
+
 def frames_of(dataset: Dataset, game: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Character and its frames (P, 6) without hitlag in the air: action, its age on the next frame, velocity along x,
     that of the next frame, its stick, and the action before; of actions that go on, and of jumps that begin there (the
@@ -62,27 +70,27 @@ def frames_of(dataset: Dataset, game: int) -> Iterator[tuple[int, np.ndarray, np
         yield int(columns["character"][0, who]), frames[goes_on[:, who]], frames[jumps[:, who]]
 
 
-def told(law: tuple[float, ...], frames: np.ndarray, character: int, most: float = NO_LIMIT) -> np.ndarray:
-    """Whether a law tells the next velocity of frames (P, 6) of a character whose stick may lead it to a share of its
+def told(law: tuple[float, ...], frames: np.ndarray, fighter: Fighter, most: float = NO_LIMIT) -> np.ndarray:
+    """Whether a law tells the next velocity of frames (P, 6) of a fighter whose stick may lead it to a share of its
     speed, `most`, (P,)."""
     by_tilt, by_side, of_top, of_friction = law
     v, true, tilt = (torch.from_numpy(np.ascontiguousarray(frames[:, i])) for i in (2, 3, 4))
-    a, b = DRIFT[character]
-    fastest = float(physics("air_speed")[character])
+    a, b = fighter.adds
+    fastest = float(physics("air_speed")[fighter.character])
     top = (tilt * fastest * of_top).clamp(-most * fastest, most * fastest)
-    friction = torch.full_like(v, float(physics("air_friction")[character]) * of_friction)
+    friction = torch.full_like(v, float(physics("air_friction")[fighter.character]) * of_friction)
     next_ = driven(v, tilt * a * by_tilt + tilt.sign() * b * by_side, top, friction)
     return ((next_ - true).abs() < CLOSE).numpy()
 
 
-def law_of(frames: np.ndarray, character: int) -> tuple[float, ...]:
-    """Frames (P, 6) of a character's action → the law of LAWS that tells the most of them, from an age on from which it
+def law_of(frames: np.ndarray, fighter: Fighter) -> tuple[float, ...]:
+    """Frames (P, 6) of a fighter's action → the law of LAWS that tells the most of them, from an age on from which it
     tells nearly all, and that age; nothing where none does. Simple laws come first."""
     ages = np.floor(frames[:, 1])
     best: tuple[float, ...] = ()
     most = ENOUGH * ALL
-    for law in LAWS if character in DRIFT else ():
-        right = told(law, frames, character)
+    for law in LAWS:
+        right = told(law, frames, fighter)
         for since in np.unique(ages):
             at = ages >= since
             if at.sum() < ENOUGH or right[at].sum() <= most:
@@ -95,55 +103,51 @@ def law_of(frames: np.ndarray, character: int) -> tuple[float, ...]:
     return best
 
 
-def laws_of(frames: np.ndarray, character: int) -> tuple[list[int], list[tuple[float, ...]]]:
-    """A character's frames (P, 6) → actions of which one of LAWS tells every step from an age on, and both."""
+def laws_of(frames: np.ndarray, fighter: Fighter) -> tuple[list[int], list[tuple[float, ...]]]:
+    """A fighter's frames (P, 6) → actions of which one of LAWS tells every step from an age on, and both."""
     action = frames[:, 0]
     actions: list[int] = []
     found: list[tuple[float, ...]] = []
     for one in np.unique(action[~np.isin(action, [*DRIFTS, *FAMILIES["damage"]])]):
         of = frames[action == one]
-        law = law_of(of[:: 1 + len(of) // MOST], character)
+        law = law_of(of[:: 1 + len(of) // MOST], fighter)
         if law:
             actions.append(int(one))
             found.append(law)
     return actions, found
 
 
-def falls_of(frames: np.ndarray, character: int) -> list[tuple[int, float]]:
-    """A character's frames (P, 6) → actions after which its helpless fall is held to a share of its speed, and that."""
+def falls_of(frames: np.ndarray, fighter: Fighter) -> list[tuple[int, float]]:
+    """A fighter's frames (P, 6) → actions after which its helpless fall is held to a share of its speed, and that."""
     found = []
     for former in np.unique(frames[frames[:, 0] == DEAD_FALL][:, 5]):
         of = frames[(frames[:, 0] == DEAD_FALL) & (frames[:, 5] == former)]
-        if character not in DRIFT or told((1, 1, 1, 1), of, character).mean() >= ALL:
+        if told((1, 1, 1, 1), of, fighter).mean() >= ALL:
             continue
-        share = max(FALLS, key=lambda most: told((1, 1, 1, 1), of, character, most).mean())
-        if told((1, 1, 1, 1), of, character, share).mean() >= ALL:
+        share = max(FALLS, key=lambda most: told((1, 1, 1, 1), of, fighter, most).mean())
+        if told((1, 1, 1, 1), of, fighter, share).mean() >= ALL:
             found.append((int(former), share))
     return found
 
 
-def springs_of(jumps: np.ndarray, laws: dict[int, tuple[float, ...]], character: int) -> list[tuple[int, float]]:
-    """A character's frames (P, 6) on which an action begins in the air, the laws of its actions → jumps, and the speed
+def springs_of(jumps: np.ndarray, laws: dict[int, tuple[float, ...]], fighter: Fighter) -> list[tuple[int, float]]:
+    """A fighter's frames (P, 6) on which an action begins in the air, the laws of its actions → jumps, and the speed
     that a full stick begins them with."""
     found = []
     for action in np.unique(jumps[:, 0]):
         of, law = jumps[jumps[:, 0] == action], laws.get(int(action), LAWS[1])[:4]
-        if character not in DRIFT or (np.abs(of[:, 4]) > 0.3).sum() < FEW:
+        if (np.abs(of[:, 4]) > 0.3).sum() < FEW:
             continue
 
         def right(speed: float, of: np.ndarray = of, law: tuple[float, ...] = law) -> float:
             begun = of.copy()
             begun[:, 2] = speed * of[:, 4]
-            return float(told(law, begun, character).mean())
+            return float(told(law, begun, fighter).mean())
 
         speed = max(SPEEDS, key=right)
         if right(speed) >= MANY:
             found.append((int(action), speed))
     return found
-
-
-DRIFT: dict[int, tuple[float, float]] = {}
-"""Character → what the stick's tilt and its side add a frame, where its games show it."""
 
 
 def main(folder: Path) -> None:
@@ -161,14 +165,16 @@ def main(folder: Path) -> None:
     for character, parts in sorted(frames.items()):
         of = np.concatenate(parts)
         everywhere = of[np.isin(of[:, 0], DRIFTS)]
-        if fit := drift_of(everywhere[:, 4], everywhere[:, 3] - everywhere[:, 2]):
-            DRIFT[character] = fit
-        actions, found = laws_of(of, character)
+        adds = drift_of(everywhere[:, 4], everywhere[:, 3] - everywhere[:, 2])
+        if not adds:  # its games do not show how it drifts
+            continue
+        fighter = Fighter(character, adds)
+        actions, found = laws_of(of, fighter)
         key += [(character, action) for action in actions]
         share += found
-        falls += [(character, *fall) for fall in falls_of(of, character)]
+        falls += [(character, *fall) for fall in falls_of(of, fighter)]
         laws = dict(zip(actions, found, strict=True))
-        springs += [(character, *jump) for jump in springs_of(np.concatenate(jumps[character]), laws, character)]
+        springs += [(character, *jump) for jump in springs_of(np.concatenate(jumps[character]), laws, fighter)]
     path = Path(wm_runtime.facts.__file__).parent / "drifts.npz"
     np.savez_compressed(
         path, key=np.array(key, np.int16), share=np.array(share, np.float32),

@@ -38,7 +38,7 @@ CHARACTERS, ACTIONS = FIELD["character"].classes or 0, FIELD["action"].classes o
 REGRESSED, MOVED = 0, 1
 """Candidates of x and y: the network's own value, and where velocities lead."""
 MIRRORED = ("self_x_air", "self_x_ground", "knockback_x")
-PUSH, WIND = 0.3, PACE
+PUSH = 0.3
 """Units a frame by which fighters who stand in each other push, and by which Dream Land's wind blows outward."""
 SHIELDED = 0.66
 """The share of it that is left behind a shield."""
@@ -350,8 +350,8 @@ class Candidates(nn.Module):
             x + NUDGE * main, x + SHIFT * main, x + SHIFT * c, moved + SHIFT * main, moved + SHIFT * c, moved + change,
             x.flip(1) + of_holder, moved.flip(1) + of_holder, x + after["self_x_ground"], x + glide,
             x + step * cosine, x + glide * cosine,
-            moved + PUSH * away, x + PUSH * away, x + glide + PUSH * away, moved + WIND * side, moved - WIND * side,
-            x + WIND * side, moved + PUSH * away + WIND * side, -places["edge_stand"] * side,
+            moved + PUSH * away, x + PUSH * away, x + glide + PUSH * away, moved + PACE * side, moved - PACE * side,
+            x + PACE * side, moved + PUSH * away + PACE * side, -places["edge_stand"] * side,
             moved + SHIELDED * SHIFT * main, x + SHIELDED * NUDGE * main,
             moved + glided, moved + glided + PUSH * away, moved + thrown_back, moved + thrown_back + PUSH * away,
         ]  # fmt: skip

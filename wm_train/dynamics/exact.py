@@ -101,10 +101,10 @@ RISE, CONTACT = 8, 25
 """Numbers that tell a stage who was struck, and where velocities lead."""
 UNHURT = 1
 """Candidate of percent: no rise."""
-STAY_ODDS = 0.4
-"""Added to the logit of an action that goes on when one is chosen: changes weigh more in training than they happen.
-More (up to log CHANGE_WEIGHT) lowers RC@20 further, and the share of changes that are found."""
-HURT_ODDS = -0.7
+STAY_ODDS = 1.2
+"""Added to the logit of an action that goes on when one is chosen, or meant: changes weigh more in training than they
+happen. More (up to log CHANGE_WEIGHT) lowers RC@20 further, and the share of changes that are found."""
+HURT_ODDS = 0.1
 """Added to the logits of the actions to be hurt in anew when one is chosen."""
 BY_LASER, BY_GRAB = (1.04, 4.3), (0.8, 1.3)
 """What the odds of being struck by a laser, and of being grabbed, add to the logits of the actions to be hurt in, and
@@ -115,7 +115,7 @@ BY_MOVE, MOST_ODDS = (2.6, 3.2, 2.8), 8.0
 so much of that where fighters stood, if it is above 0, and so much more; both within MOST_ODDS. Fitted to 109 games of
 train with bodies measured without them (6,083 hits), and its weight beside the network's margin, which is a third of
 the odds', to the eleven games that the network was not trained on."""
-BLOCKED, BY_BLOCK, BLOCK_ODDS = 181, (0.35, 2.0), -3.5
+BLOCKED, BY_BLOCK, BLOCK_ODDS = 181, (0.35, 2.8), -3.5
 """The action of who holds a shield that is struck, what the odds of being struck by a move add to its logit, and what
 is added where no laser is near."""
 ODDS_REACH = 6.0
@@ -298,7 +298,7 @@ class ExactCore(Core):
             h, kept = self.network.trunk(numbers, classes, remembered, memory["steps"] == 0)
         ruled_out = self.decided(before, controllers)
         logits = {"intent": _allowed(self.network.intents(h), before["action"], ruled_out)}
-        meant = logits["intent"].argmax(dim=-1).int()
+        meant = (logits["intent"] + _stays(before["action"])).argmax(dim=-1).int()
         guarding = guard(before, past.numbers["frames_in_action"], past.controllers, controllers)
         age = self._ages(before, past, meant)
         headed = self._places(before, past, meant, age, controllers)
@@ -384,9 +384,9 @@ class ExactCore(Core):
 
     def _chosen(self, logits: Tensor, before: Tensor) -> Tensor:
         """Logits of actions (N, 2, actions) and the action now → the likeliest, (N, 2) int32."""
-        goes_on = torch.arange(ACTIONS, device=logits.device) == before[..., None]
-        hurt = self.hurt.kinds & ~goes_on
-        return (logits + goes_on * STAY_ODDS + hurt * HURT_ODDS).argmax(dim=-1).int()
+        stays = _stays(before)
+        hurt = self.hurt.kinds & (stays == 0)
+        return (logits + stays + hurt * HURT_ODDS).argmax(dim=-1).int()
 
     def _vectors(self, before: Named, action: Tensor, dropped: float) -> Tensor:
         """Vectors of the actions that were chosen."""
@@ -900,6 +900,11 @@ def _allowed(logits: Tensor, before: Tensor, ruled_out: Tensor) -> Tensor:
     on_platform = (before == LAST_RULED_ACTION) | (before == REBIRTH_WAIT)
     ruled = (action <= LAST_RULED_ACTION) | ((action == REBIRTH_WAIT) & ~on_platform[..., None])
     return logits.masked_fill(ruled | ruled_out, -10 * FORBIDDEN)
+
+
+def _stays(before: Tensor) -> Tensor:
+    """The action now (N, 2) → STAY_ODDS for it and 0 for all others, (N, 2, actions)."""
+    return (torch.arange(ACTIONS, device=before.device) == before[..., None]) * STAY_ODDS
 
 
 def _odds(logit: Tensor, share: float, more: float) -> Tensor:
