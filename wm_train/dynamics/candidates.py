@@ -39,7 +39,7 @@ REGRESSED, MOVED = 0, 1
 """Candidates of x and y: the network's own value, and where velocities lead."""
 MIRRORED = ("self_x_air", "self_x_ground", "knockback_x")
 PUSH = 0.3
-"""Units a frame by which fighters who stand in each other push, and by which Dream Land's wind blows outward."""
+"""Units a frame by which fighters who stand in each other push."""
 SHIELDED = 0.66
 """The share of it that is left behind a shield."""
 SHIELD_CHANGES = (-0.28, -0.14, 0.07, -0.2828, -0.4, -0.21)
