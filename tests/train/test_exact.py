@@ -325,10 +325,10 @@ def test_hitstun_and_angle_say_which_action_a_fighter_is_hurt_in(airborne, stun,
     turned = np.deg2rad(angle)
     after = one(action=[at(said), 14], knockback_x=[np.cos(turned), 0.0], knockback_y=[np.sin(turned), 0.0])
     level = hurt_level(torch.tensor([[float(stun), 0.0]]))
-    action = Hurt()(before, after, torch.tensor([[True, False]]), level, logits)
+    action = Hurt()(before, after, torch.tensor([[True, False]]), level, logits, torch.zeros(1, 2, 3))
     assert ACTION_NAMES[action[0, 0]] == hurt
     assert action[0, 1] == 14
-    same = Hurt()(before, after, torch.tensor([[False, False]]), level, logits)
+    same = Hurt()(before, after, torch.tensor([[False, False]]), level, logits, torch.zeros(1, 2, 3))
     assert same.tolist() == after["action"].tolist()
 
 
@@ -342,7 +342,7 @@ def test_spinning_is_three_chances_in_ten_from_100_percent_on(percent: float, lo
     logits[..., at("DAMAGE_FLY_ROLL")], logits[..., at("DAMAGE_FLY_LOW")] = 9.0, low
     after = one(action=[at("DAMAGE_FLY_ROLL"), 14], knockback_x=[1.0, 0.0], percent=[percent, 0])
     struck, level = torch.tensor([[True, False]]), torch.tensor([[3, 0]])
-    action = Hurt()(one(airborne=[1, 0]), after, struck, level, logits)
+    action = Hurt()(one(airborne=[1, 0]), after, struck, level, logits, torch.zeros(1, 2, 3))
     assert ACTION_NAMES[action[0, 0]] == hurt
 
 

@@ -415,4 +415,4 @@ def test_the_first_hitbox_that_touches_strikes_and_else_the_nearest(ahead: float
     now = torch.tensor([[[4.0, 0.0, 2.0], [8.0, 0.0, 2.0], [12.0, 0.0, 2.0], [0.0, 0.0, 0.0]]])
     body = torch.tensor([[[0.0, 0.0, 1.0]]]).expand(1, 3, 3)
     none, ones = torch.zeros(1), torch.ones(1)
-    assert first_box(now, torch.tensor([ahead]), none, ones, body, torch.tensor(1.0)).tolist() == [box]
+    assert first_box(now, torch.tensor([ahead]), none, ones, body, torch.tensor(1.0))[0].tolist() == [box]

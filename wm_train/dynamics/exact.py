@@ -101,10 +101,10 @@ RISE, CONTACT = 8, 25
 """Numbers that tell a stage who was struck, and where velocities lead."""
 UNHURT = 1
 """Candidate of percent: no rise."""
-STAY_ODDS = 1.2
+STAY_ODDS = 0.8
 """Added to the logit of an action that goes on when one is chosen, or meant: changes weigh more in training than they
 happen. More (up to log CHANGE_WEIGHT) lowers RC@20 further, and the share of changes that are found."""
-HURT_ODDS = 0.1
+HURT_ODDS = -0.3
 """Added to the logits of the actions to be hurt in anew when one is chosen."""
 BY_LASER, BY_GRAB = (1.04, 4.3), (0.8, 1.3)
 """What the odds of being struck by a laser, and of being grabbed, add to the logits of the actions to be hurt in, and
@@ -115,7 +115,7 @@ BY_MOVE, MOST_ODDS = (2.6, 3.2, 2.8), 8.0
 so much of that where fighters stood, if it is above 0, and so much more; both within MOST_ODDS. Fitted to 109 games of
 train with bodies measured without them (6,083 hits), and its weight beside the network's margin, which is a third of
 the odds', to the eleven games that the network was not trained on."""
-BLOCKED, BY_BLOCK, BLOCK_ODDS = 181, (0.35, 2.8), -3.5
+BLOCKED, BY_BLOCK, BLOCK_ODDS = 181, (0.35, 2.4), -3.5
 """The action of who holds a shield that is struck, what the odds of being struck by a move add to its logit, and what
 is added where no laser is near."""
 ODDS_REACH = 6.0
@@ -302,7 +302,7 @@ class ExactCore(Core):
         guarding = guard(before, past.numbers["frames_in_action"], past.controllers, controllers)
         age = self._ages(before, past, meant)
         headed = self._places(before, past, meant, age, controllers)
-        strikes, box = self._strikes(before, past, meant, age, headed, guarding)
+        strikes, box, contact = self._strikes(before, past, meant, age, headed, guarding)
         h = self.network.decide(h, torch.cat([self._vectors(before, meant, dropped), strikes], dim=-1))
         stage = stage_of(match)
         catching = self.ledge(before, past, stage, controllers)
@@ -345,7 +345,10 @@ class ExactCore(Core):
             stun, launched, flung = self._choose(
                 after, before, past, match, controllers, heads, meant, attack, fresh, rise, slope, comes_down
             )
-            after["action"] = self.hurt(*flung, launched, hurt_level(stun), logits["action"])
+            own = (before["character"] * ACTIONS + before["action"]).long()
+            attack = (before["character"] * ACTIONS + meant).flip(1).long()
+            height = self.tables.heights(own, before["state_age"], attack, box, contact)
+            after["action"] = self.hurt(*flung, launched, hurt_level(stun), logits["action"], height)
 
         _, heads = self.network.stage("moved", h, self._contact(before, told, surfaces, stage))
         logits |= heads
@@ -570,16 +573,18 @@ class ExactCore(Core):
 
     def _strikes(
         self, before: Named, past: Past, action: Tensor, age: Tensor, places: tuple[Tensor, Tensor], guarding: Guard
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """If these are the next actions, ages and places (N, 2): numbers about the other fighter striking this one, and
-        the reverse, (N, 2, 2 · COLUMNS); and the hitbox with which the other one would, (N, 2)."""
+        the reverse, (N, 2, 2 · COLUMNS); and the hitbox with which the other one would, (N, 2), and
+        `heights.contact_of` that."""
         same = action == before["action"]
         grabs = is_of(before["action"], GRABS)
         action, age = torch.where(grabs, before["action"], action), torch.where(grabs, before["state_age"], age)
         spent = same & (past.numbers["since_hitlag"] <= past.numbers["since_begun"])
         row = self.tables.row(before["character"], before["action"], before["state_age"])
-        mine, box = self.tables.strikes(before, row, action, age, spent, places, guarding, self.tables.fold)
-        return torch.cat([mine.flip(1), mine], dim=-1), box.flip(1)
+        told = self.tables.strikes(before, row, action, age, spent, places, guarding, self.tables.fold)
+        mine, box, contact = told
+        return torch.cat([mine.flip(1), mine], dim=-1), box.flip(1), contact.flip(1)
 
     def _places(
         self, before: Named, past: Past, action: Tensor, age: Tensor, controllers: Tensor

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from wm_runtime.facts import FAMILIES, character
 from wm_runtime.schema import FIELD
 from wm_train.dynamics.guard import LEANS, LIGHT, SHIELDS, Guard, guard_of_game, leaning
+from wm_train.dynamics.heights import contact_of
 from wm_train.dynamics.hitboxes import FAR, HitboxDistance
 from wm_train.dynamics.kinematics import velocity
 from wm_train.dynamics.lasers import KINDS, WIDE, beside, kinds
@@ -153,10 +154,11 @@ class Strikes(nn.Module):
     def forward(
         self, state: Named, row: Tensor, action: Tensor, age: Tensor, spent: Tensor, places: tuple[Tensor, Tensor],
         guard: Guard, fold: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """State and row of the tables (N, 2); next action and age, whether that has hit already, where fighters will be
         if nobody is struck (N, 2), and how they would hold shields → numbers about each fighter striking the other,
-        (N, 2, COLUMNS), and the hitbox with which it would, (N, 2) int64. `fold`: that of MoveTables."""
+        (N, 2, COLUMNS), the hitbox with which it would, (N, 2) int64, and `heights.contact_of` that, (N, 2, CONTACT).
+        `fold`: that of MoveTables."""
         grabs = (action == GRABS[0]) | (action == GRABS[1])
         body = self._bodies(state, row, shielding(action) & ~grabs.flip(1), guard, fold).flip(1)
         meet = self._meet(state, action, age, places, body, fold)
@@ -165,7 +167,7 @@ class Strikes(nn.Module):
         at_x, at_y = _where_struck(*where)
         columns = [logit.clamp(NEVER, 8.0) * LOGIT_SCALE, (logit * 0.7).clamp(-1.0, 1.0), active.float(), fresh,
                    logit.sigmoid() * fresh, at_x * active, at_y * active]  # fmt: skip
-        return torch.stack(columns, dim=-1), first_box(*where, self.shape[1])
+        return torch.stack(columns, dim=-1), *first_box(*where, self.shape[1])
 
     def standing(self, state: Named, row: Tensor, guard: Guard, fold: Tensor | None = None) -> Tensor:
         """State, row of the tables (N, 2), and how shields are held → logit that a fighter's move strikes the other
@@ -188,12 +190,13 @@ class Strikes(nn.Module):
         active = (now[..., 2] > 0).any(dim=-1) & (ahead.abs() < NEAR)
         return Meeting(now, ahead, up, turned, active, torch.where(active, logit, torch.full_like(logit, NEVER)))
 
-    def box_of(self, near: dict[str, np.ndarray]) -> np.ndarray:
-        """Frames of `near_of_game` and their `row` (P,) → the hitbox that strikes, (P,), if one does."""
+    def boxes_of(self, near: dict[str, np.ndarray]) -> tuple[Tensor, Tensor]:
+        """Frames of `near_of_game` and their `row` (P,) → the hitbox that strikes, (P,), if one does, and
+        `heights.contact_of` that, (P, CONTACT)."""
         of = {name: torch.from_numpy(np.ascontiguousarray(near[name])) for name in near}
         now = nudged(self._boxes(of["move"], of["age"])[0], self.nudge[of["move"]])
         body = posed(self.body[of["victim"]], self.body_row[of["row"]])
-        return first_box(now, of["ahead"], of["up"], of["turned"], body, self.shape[1]).numpy()
+        return first_box(now, of["ahead"], of["up"], of["turned"], body, self.shape[1])
 
     def reach(
         self, lasers: Tensor, state: Named, row: Tensor, places: tuple[Tensor, Tensor], guard: Guard,
@@ -444,19 +447,25 @@ def _where_struck(now: Tensor, ahead: Tensor, up: Tensor, turned: Tensor, body: 
 
 def first_box(
     now: Tensor, ahead: Tensor, up: Tensor, turned: Tensor, body: Tensor, share: Tensor
-) -> Tensor:
-    """As `Strikes._logit` → the first hitbox that touches a circle, or else the nearest, (…) int64."""
-    gap = (_apart(now, ahead, up, turned, body) - body[..., None, :, 2]).amin(dim=-1) - now[..., 2] * share
-    gap = torch.where(now[..., 2] > 0, gap, torch.full_like(gap, FAR))  # (…, 4)
+) -> tuple[Tensor, Tensor]:
+    """As `Strikes._logit` → the first hitbox that touches a circle, or else the nearest, (…) int64, and
+    `heights.contact_of` that."""
+    gaps = _apart(now, ahead, up, turned, body) - body[..., None, :, 2] - now[..., 2, None] * share
+    gap = torch.where(now[..., 2] > 0, gaps.amin(dim=-1), torch.full_like(now[..., 2], FAR))  # (…, 4)
     order = torch.arange(BOXES, device=gap.device, dtype=gap.dtype)
-    return torch.where(gap < TOUCHES, order - BOXES, gap).argmin(dim=-1)
+    box = torch.where(gap < TOUCHES, order - BOXES, gap).argmin(dim=-1)
+    chosen = box[..., None] == torch.arange(BOXES, device=gap.device)  # (…, 4)
+    x, y = ((now[..., i] * chosen).sum(dim=-1) for i in (0, 1))
+    near = (gaps * chosen[..., None]).sum(dim=-2)
+    return box, contact_of((x - ahead) * turned, y - up, near)
 
 
 def near_of_game(columns: dict[str, np.ndarray], strikes: Strikes) -> dict[str, np.ndarray]:
     """A game's columns → frames on which a move's hitbox is near a fighter that it could hit: `move` and `age` of the
     attacker, `ahead` and `up` where the victim is, `turned`, `victim` its move and `victim_age`, `shields` whether
-    its shield is what would be struck, `shield` and the fields of Guard, `hit`, and the `damage` of that, percent of
-    the move when fresh, (P,) each. Who lets go of a shield is left out: what is struck then nobody knows."""
+    its shield is what would be struck, `shield` and the fields of Guard, `hit`, `hurt` the victim's next action, and
+    the `damage` of the hit, percent of the move when fresh, (P,) each. Who lets go of a shield is left out: what is
+    struck then nobody knows."""
     before, after = ({n: v[part] for n, v in columns.items()} for part in (slice(None, -1), slice(1, None)))
     found: dict[str, list[np.ndarray]] = {}
     x, y = after["x"], after["y"]  # who is struck has moved on before
@@ -495,7 +504,8 @@ def near_of_game(columns: dict[str, np.ndarray], strikes: Strikes) -> dict[str, 
             "victim_age": before["state_age"][:, v].astype(np.float32),
             "shields": stopped, "shield": before["shield"][:, v].astype(np.float32),
             **{name: of[:, v] for name, of in guard.items()},
-            "hit": np.where(stopped, blocked[:, v], struck[:, v]), "damage": _damage(hits, rise, after, a),
+            "hurt": after["action"][:, v], "hit": np.where(stopped, blocked[:, v], struck[:, v]),
+            "damage": _damage(hits, rise, after, a),
         }  # fmt: skip
         for name, value in values.items():
             found.setdefault(name, []).append(value[chosen])

@@ -20,6 +20,7 @@ from wm_train.dynamics.common import GRID, commonest
 from wm_train.dynamics.feet import bounds_of_game, heights, shown_by_walls
 from wm_train.dynamics.geometry import Geometry
 from wm_train.dynamics.going import GOES, JUMP_BITS, KEEPS, LEAPS, SQUAT, TAPPED, usual_velocities
+from wm_train.dynamics.heights import Heights
 from wm_train.dynamics.launch import Launches, weights
 from wm_train.dynamics.memory import AIR_JUMPS, AT_PLACE, LOCKED
 from wm_train.dynamics.named import Named
@@ -191,7 +192,7 @@ class MoveTables(nn.Module):
         self.register_buffer("by_box", torch.zeros(moves, BOXES * DAMAGES))
         self.folds, self.fold = {}, None
         self.launches = Launches()
-        self.strikes = Strikes(rows)
+        self.strikes, self.heights = Strikes(rows), Heights()
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
         """The number of rows is that of the weights which are loaded."""
@@ -296,7 +297,9 @@ class MoveTables(nn.Module):
             {**of, "row": self._rows(of["victim"], of["victim_age"])} for of in (near, near_lasers(dataset, games))
         )
         self.strikes.measure(near, self._owners(), shot)
-        self._measure_boxes(near)
+        box, contact = self.strikes.boxes_of(near)
+        self.heights.measure(near, box, contact)
+        self._measure_boxes(near, box.numpy())
 
     def _measure_moves(self, step: dict[str, np.ndarray]) -> None:
         index = np.clip(np.floor(step["state_age"] + 1.001), 0, AGES - 1).astype(np.int64)
@@ -514,15 +517,15 @@ class MoveTables(nn.Module):
         reached = self.looped(torch.from_numpy(bounds["move"]), torch.from_numpy(bounds["age"])).numpy()
         self.feet = heights(bounds, self._rows(bounds["move"], reached), self._owners()[1:], walls)
 
-    def _measure_boxes(self, near: dict[str, np.ndarray]) -> None:
-        """By frames of `near_of_game` and their `row`: how much likelier each of a move's damages is than otherwise
-        where a certain one of its hitboxes strikes, as a logit."""
+    def _measure_boxes(self, near: dict[str, np.ndarray], box: np.ndarray) -> None:
+        """By frames of `near_of_game` and the hitbox that strikes on each (P,): how much likelier each of a move's
+        damages is than otherwise where a certain one of its hitboxes strikes, as a logit."""
         at = near["hit"] & ~near["shields"] & (near["damage"] > 0)
-        near = {name: value[at] for name, value in near.items()}
+        near, box = {name: value[at] for name, value in near.items()}, box[at]
         of = self.damage.numpy()[near["move"]]  # (H, DAMAGES)
         off = np.abs(np.nan_to_num(of, nan=np.inf) - near["damage"][:, None])
         known = off.min(axis=1) < SAME_DAMAGE
-        box, rank, move = self.strikes.box_of(near)[known], off.argmin(axis=1)[known], near["move"][known]
+        box, rank, move = box[known], off.argmin(axis=1)[known], near["move"][known]
         counts = np.zeros((len(self.damage), BOXES, DAMAGES), np.float32)
         np.add.at(counts, (move, box, rank), 1)
         share = counts.sum(axis=1, keepdims=True) / np.maximum(counts.sum(axis=(1, 2), keepdims=True), 1)
