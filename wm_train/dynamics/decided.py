@@ -1,8 +1,8 @@
 """Actions that the state and the controllers leave no choice about: what cannot come next.
 
 A shield that is raised is held until it has been up for eight frames (`misc_as` counts them), and let go on the frame
-on which the trigger is: of 1,306 frames of the shields of every third game of train with a trigger let go after that
-1,302 let go of the shield, and two of 3,800 before it. Who has taken 100 % climbs the ledge the slow way, below that
+on which the trigger is: of 1,304 frames of the shields of every third game of train with a trigger let go after that
+1,300 let go of the shield, and two of 3,800 before it. Who has taken 100 % climbs the ledge the slow way, below that
 the quick one: all 1,014 climbs.
 Who is hurt in the air, does not fly and comes down lands where what is left of its knockback is half a unit a frame
 or more; below that it goes on being hurt on the ground, as long as its animation does: 5,452 of 5,456 times on 400
@@ -83,8 +83,8 @@ class Decided(nn.Module):
 
 def stays_up(before: Named, after: Named, airborne: Tensor, comes_down: Tensor) -> Tensor:
     """State, the next action, the airborne state that is said of it and who comes down by what is said of actions
-    (N, 2) → the next airborne state, (N, 2) int32: nobody leaves the ground or comes down in hitlag (7 of 17,400
-    frames of val), and who goes on being hurt as it comes down is on the ground if it does not land for it."""
+    (N, 2) → the next airborne state, (N, 2) int32: nobody leaves the ground or comes down in hitlag (7 of 26,658
+    frames of a sample of val), and who goes on being hurt as it comes down is on the ground if it does not land for it."""
     hurt, lands = hurt_in_air(before)
     hurt = hurt & (after["action"] == before["action"])
     down = torch.where(lands, torch.ones_like(airborne), torch.where(comes_down, torch.zeros_like(airborne), airborne))

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from wm_runtime.facts import FAMILIES, character
 from wm_runtime.schema import FIELD
 from wm_train.dynamics.guard import LEANS, LIGHT, SHIELDS, Guard, guard_of_game, leaning
-from wm_train.dynamics.heights import contact_of
+from wm_train.dynamics.heights import BOXES, contact_of
 from wm_train.dynamics.hitboxes import FAR, HitboxDistance
 from wm_train.dynamics.kinematics import velocity
 from wm_train.dynamics.lasers import KINDS, WIDE, beside, kinds
@@ -36,7 +36,7 @@ from wm_train.dynamics.named import Named, is_of
 from wm_train.dynamics.stale import Struck, begins_anew, frames_since, freshness, struck_in_game
 
 CHARACTERS, ACTIONS = FIELD["character"].classes or 0, FIELD["action"].classes or 0
-CIRCLES, BOXES = 3, 4
+CIRCLES = 3
 HEIGHTS = (0.2, 0.5, 0.8)
 """Where the circles are before anything is known, shares of a fighter's height."""
 RADIUS = 2.0
