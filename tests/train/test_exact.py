@@ -133,6 +133,8 @@ def test_told_what_is_true_the_core_plays_the_true_game(core: ExactCore, window:
     model, network = WorldModel(core), core.network
     if not REPLAYS.exists():  # games that are made up walk as they like, and keep no law of motion
         nobody = torch.zeros(WINDOWS, 2, dtype=torch.bool)
+        nothing = torch.zeros(WINDOWS, 2, FIELD["action"].classes or 0, dtype=torch.bool)
+        monkeypatch.setattr(core.decided, "forward", lambda *seen: nothing)
         monkeypatch.setattr(core.walk, "forward", lambda before, action: action)
         monkeypatch.setattr(core.laws, "springs", lambda *seen: torch.full((WINDOWS, 2), torch.nan))
         monkeypatch.setattr(core, "_ruled", lambda before, after: torch.full((WINDOWS, 2), torch.nan))
@@ -140,6 +142,7 @@ def test_told_what_is_true_the_core_plays_the_true_game(core: ExactCore, window:
         monkeypatch.setattr(core.slides, "forward", lambda before, *seen: (before["x"], before["y"], nobody.clone()))
         monkeypatch.setattr(core.clock, "forward", lambda before, past, action, age, pace: age)
         monkeypatch.setattr(model.edges, "forward", lambda before, after, *seen: after)
+    monkeypatch.setattr(core.hurt, "_spinning", lambda said, percent: said)  # is chance, whatever is said of it
     state, carry = window.state(0), {name: value[0] for name, value in window.carry.items()}
     alive = torch.ones(WINDOWS, 1, dtype=torch.bool)
     unsure = torch.zeros(WINDOWS, 2, dtype=torch.bool)
