@@ -12,10 +12,11 @@ from synthetic import REPLAYS
 from wm_runtime.facts import character, physics
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import FIELD, INT_FIELDS
-from wm_train.dynamics.candidates import DODGED, SQUAT, WIND, Candidates, driven
+from wm_train.dynamics.candidates import DODGED, SQUAT, Candidates, driven
 from wm_train.dynamics.influence import Influence
 from wm_train.dynamics.tables import DASH, RUN, USUAL_DASH, MoveTables, drift_of
 from wm_train.dynamics.walk import FAST, MIDDLE, SLOW, Walk
+from wm_train.dynamics.wind import PACE
 
 FOX, PEACH = character("FOX").internal_id, character("PEACH").internal_id
 GAIN, BESIDE, TOP = 0.1, 0.02, 1.3
@@ -95,7 +96,7 @@ def places_along_x(**fields: list[float] | list[int]) -> Callable[..., torch.Ten
 def test_wind_blows_away_from_the_middle_whichever_way_a_fighter_faces() -> None:
     of = places_along_x(x=[-40.0, 30.0], facing=[1, 1], character=[FOX, FOX])
     right, left = (of(facing=[way, way]) for way in (1, -1))
-    blown = torch.tensor([[-40.0 - WIND, 30.0 + WIND]])
+    blown = torch.tensor([[-40.0 - PACE, 30.0 + PACE]])
     columns = ((right - blown[..., None]).abs() < 1e-5).all(dim=1)
     assert columns.any()
     assert torch.equal(columns, ((left - blown[..., None]).abs() < 1e-5).all(dim=1))
