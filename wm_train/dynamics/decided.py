@@ -84,7 +84,8 @@ class Decided(nn.Module):
 def stays_up(before: Named, after: Named, airborne: Tensor, comes_down: Tensor) -> Tensor:
     """State, the next action, the airborne state that is said of it and who comes down by what is said of actions
     (N, 2) → the next airborne state, (N, 2) int32: nobody leaves the ground or comes down in hitlag (7 of 26,658
-    frames of a sample of val), and who goes on being hurt as it comes down is on the ground if it does not land for it."""
+    frames of a sample of val), and who goes on being hurt as it comes down is on the ground if it does not land for it.
+    """
     hurt, lands = hurt_in_air(before)
     hurt = hurt & (after["action"] == before["action"])
     down = torch.where(lands, torch.ones_like(airborne), torch.where(comes_down, torch.zeros_like(airborne), airborne))
