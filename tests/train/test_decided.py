@@ -8,9 +8,9 @@ from states import but, one
 
 from wm_runtime.replays.dataset import Dataset
 from wm_runtime.schema import C_, CONTROL_NAMES
+from wm_train.dynamics.contact import LANDING
 from wm_train.dynamics.decided import (
     HELD,
-    LANDING,
     QUICK,
     RAISED,
     REFLECTING,

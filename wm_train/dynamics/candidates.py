@@ -18,7 +18,7 @@ from wm_train.dynamics.influence import NUDGE, SHIFT, Influence
 from wm_train.dynamics.kinematics import AIR_DODGE, AIR_DODGE_DECAY, blown, displacement, length
 from wm_train.dynamics.launch import LAUNCHES, turned
 from wm_train.dynamics.laws import TURN_SHARE, slower
-from wm_train.dynamics.memory import L_AND_R
+from wm_train.dynamics.memory import pulled
 from wm_train.dynamics.named import Named, bounded
 from wm_train.dynamics.platforms import REST
 from wm_train.dynamics.strikes import SHIELD_FULL
@@ -492,7 +492,7 @@ def stun_pace(state: Named) -> Tensor:
 def _shielded(before: Named, controllers: Tensor) -> tuple[Tensor, Tensor]:
     """State and controllers of the next frame → what the shield loses to its holder, who has raised it already, and its
     share of a blow, (N, 2) each."""
-    light = 1 - torch.maximum(controllers[..., C_["shoulder"]], controllers[..., L_AND_R].amax(dim=-1))
+    light = 1 - pulled(controllers)
     raised = torch.stack([before["action"] == action for action in SHIELDS]).any(dim=0)
     return raised * (SHIELD_DRAIN - LIGHT_DRAIN * light).clamp(min=0.0), SHIELD_SHARE + LIGHT_SHARE * light
 

@@ -15,28 +15,33 @@ import torch
 from torch import Tensor, nn
 
 from wm_runtime.facts import ACTION_NAMES, FAMILIES
-from wm_runtime.schema import C_, FIELD
-from wm_train.dynamics.guard import TOUCHED
+from wm_runtime.schema import FIELD
+from wm_train.dynamics.contact import LANDING
+from wm_train.dynamics.guard import SHIELDS, TOUCHED
+from wm_train.dynamics.hurt import FLIES
 from wm_train.dynamics.kinematics import blown, length
+from wm_train.dynamics.ledge import ON_LEDGE
+from wm_train.dynamics.memory import pulled
 from wm_train.dynamics.named import Named, is_of
 
 ACTIONS = FIELD["action"].classes or 0
-RAISED, HELD, REFLECTING, RELEASE = 178, 179, 182, 180
-"""Of shields."""
+RAISED, HELD, _, REFLECTING = SHIELDS
+RELEASE = 180
+"""Letting go of a shield."""
 HELD_FOR = 7
 """`misc_as` of a shield from which on it may be let go."""
-ON_LEDGE, HEAVY = (252, 253), 100.0
+HEAVY = 100.0
 SLOW, QUICK = (
     tuple(i for i, name in enumerate(ACTION_NAMES) if name.startswith("EDGE_") and name.endswith(way))
     for way in ("SLOW", "QUICK")
 )
 """Climbing the ledge from HEAVY percent on, and below."""
-HURT = tuple(action for action in FAMILIES["damage"] if not ACTION_NAMES[action].startswith("DAMAGE_FLY"))
+HURT = tuple(action for action in FAMILIES["damage"] if action not in FLIES)
 """Being hurt without flying."""
 LAST_AGE = (11.0, 23.0, 29.0)
 """Of the animations of being hurt, by how hard: on that frame they are over."""
-LANDING, LANDS_FROM = 42, 0.5
-"""The action of who lands; and how fast knockback has to be for it, units a frame."""
+LANDS_FROM = 0.5
+"""How fast knockback has to be for landing, units a frame."""
 
 
 class Decided(nn.Module):
@@ -65,16 +70,14 @@ class Decided(nn.Module):
         """State and controllers of the next frame (N, 2, 13) → the actions that cannot be next, (N, 2, actions)
         bool."""
         action, held_for = before["action"], before["misc_as"] > HELD_FOR - 0.5
-        pulled = controllers[..., C_["shoulder"]].clamp(min=TOUCHED) > TOUCHED
-        pulled = pulled | (controllers[..., C_["l"]] + controllers[..., C_["r"]] > 0)
-        free = before["hitlag"] <= 0
+        pulls, free = pulled(controllers) > TOUCHED, before["hitlag"] <= 0
         on_ledge, heavy = is_of(action, ON_LEDGE), before["percent"] >= HEAVY
         shields = is_of(action, (RAISED, HELD, REFLECTING))
         hurt, lands = hurt_in_air(before)
         goes_on = before["state_age"] < self.last[action.long()] - 0.5
         return (
-            (free & shields & (pulled | ~held_for))[..., None] & self.release
-            | (free & is_of(action, (RAISED, HELD)) & ~pulled & held_for)[..., None] & self.hold
+            (free & shields & (pulls | ~held_for))[..., None] & self.release
+            | (free & is_of(action, (RAISED, HELD)) & ~pulls & held_for)[..., None] & self.hold
             | (on_ledge & heavy)[..., None] & self.quick
             | (on_ledge & ~heavy)[..., None] & self.slow
             | (hurt & ~lands & goes_on)[..., None] & self.landing

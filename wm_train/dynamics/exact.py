@@ -41,8 +41,9 @@ from wm_train.dynamics.candidates import (
 )
 from wm_train.dynamics.clock import Clock, cancelled
 from wm_train.dynamics.constants import constant
+from wm_train.dynamics.contact import LANDING
 from wm_train.dynamics.core import Carry, Core, Proposal, zeros
-from wm_train.dynamics.decided import LANDING, Decided, stays_up
+from wm_train.dynamics.decided import Decided, stays_up
 from wm_train.dynamics.dives import steered
 from wm_train.dynamics.features import EMBEDDED, FLAGS, Features, pace, scaled
 from wm_train.dynamics.geometry import Surfaces, crosses, slope_at, support
@@ -296,8 +297,8 @@ class ExactCore(Core):
             memory = zeros(self.carry_layout, len(match), match.device) if memory is None else memory
             remembered = {name: memory[name] for name in self.network.memory_layout}
             h, kept = self.network.trunk(numbers, classes, remembered, memory["steps"] == 0)
-        ruled_out = self.decided(before, controllers)
-        logits = {"intent": _allowed(self.network.intents(h), before["action"], ruled_out)}
+        never = _never(before["action"]) | self.decided(before, controllers)
+        logits = {"intent": self.network.intents(h).masked_fill(never, -10 * FORBIDDEN)}
         meant = (logits["intent"] + _stays(before["action"])).argmax(dim=-1).int()
         guarding = guard(before, past.numbers["frames_in_action"], past.controllers, controllers)
         age = self._ages(before, past, meant)
@@ -320,7 +321,7 @@ class ExactCore(Core):
         end, odds = ends(before, past)
         said = said + odds[..., None] * (torch.arange(ACTIONS, device=said.device) == end[..., None])
         comes_down = said[..., LANDING] > said.gather(-1, before["action"][..., None].long())[..., 0]
-        logits["action"] = _allowed(said, before["action"], ruled_out)
+        logits["action"] = said.masked_fill(never, -10 * FORBIDDEN)
         entropy = _entropy(logits["action"])
         after = dict(before)
         told = truth if truth is not None else after
@@ -345,9 +346,8 @@ class ExactCore(Core):
             stun, launched, flung = self._choose(
                 after, before, past, match, controllers, heads, meant, attack, fresh, rise, slope, comes_down
             )
-            own = (before["character"] * ACTIONS + before["action"]).long()
-            attack = (before["character"] * ACTIONS + meant).flip(1).long()
-            height = self.tables.heights(own, before["state_age"], attack, box, contact)
+            own, means = ((before["character"] * ACTIONS + of).long() for of in (before["action"], meant))
+            height = self.tables.heights(own, before["state_age"], means.flip(1), box, contact)
             after["action"] = self.hurt(*flung, launched, hurt_level(stun), logits["action"], height)
 
         _, heads = self.network.stage("moved", h, self._contact(before, told, surfaces, stage))
@@ -898,13 +898,12 @@ def _where(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
     return torch.where(mask.view(-1, *[1] * (yes.dim() - 1)), yes, no)
 
 
-def _allowed(logits: Tensor, before: Tensor, ruled_out: Tensor) -> Tensor:
-    """Actions that rules decide are never said: dying, rebirth, waiting on its platform but from there, and those that
-    are `ruled_out`, (N, 2, actions) bool."""
-    action = torch.arange(logits.shape[-1], device=logits.device)
+def _never(before: Tensor) -> Tensor:
+    """The action now (N, 2) → those that rules decide, which are never said, (N, 2, actions) bool: dying, rebirth, and
+    waiting on its platform but from there."""
+    action = torch.arange(ACTIONS, device=before.device)
     on_platform = (before == LAST_RULED_ACTION) | (before == REBIRTH_WAIT)
-    ruled = (action <= LAST_RULED_ACTION) | ((action == REBIRTH_WAIT) & ~on_platform[..., None])
-    return logits.masked_fill(ruled | ruled_out, -10 * FORBIDDEN)
+    return (action <= LAST_RULED_ACTION) | ((action == REBIRTH_WAIT) & ~on_platform[..., None])
 
 
 def _stays(before: Tensor) -> Tensor:

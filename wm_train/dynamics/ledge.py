@@ -29,7 +29,7 @@ OFTEN, SELDOM, SEEN = 0.85, 0.06, 20
 """Moves that catch in so many of the frames in the box always do, and never, if so many frames were seen."""
 CREEPS, CREEPS_FROM = {("FOX", 350): 0.0167, ("FOX", 354): 0.015, ("FALCO", 354): 0.016}, 15.0
 """By how much faster who charges these moves falls each frame from an age on, units a frame, and not at all before: all
-of 65,000 frames of every third game of train. They come down to the ledge so slowly that it tells on which frame they
+of 55,000 frames of every third game of train. They come down to the ledge so slowly that it tells on which frame they
 catch it."""
 SURE, SURELY, BESIDE = 0.02, 0.003, 3.0
 """What is so far below the top of the box is in it, for who creeps past it so far; and what is so far above or beside
@@ -105,8 +105,7 @@ class Ledge(nn.Module):
         free = (state["airborne"] == 1) & ~self.ledge[action] & (state["hitlag"] <= 0)
         may = self.may[character * ACTIONS + action]
 
-        sure = torch.where(creeps, torch.full_like(top, SURELY), torch.full_like(top, SURE))
-        faster = torch.where(creeps, torch.zeros_like(top), self.gravity[character])
+        sure, faster = torch.where(creeps, SURELY, SURE), self.gravity[character] * ~creeps
         inside = (high < top - sure) & (high > bottom) & (out > 0) & (out < reach) & (rise < -sure)
         catches = inside & (may > 0) & cooled & ~down & ~taken & (state["facing"] * side < 0)
         away = (high > top + faster + sure) | (out > reach + BESIDE)

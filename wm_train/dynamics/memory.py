@@ -217,9 +217,14 @@ def tilted(numbers: Named, controllers: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(begins, side[:, 1], numbers["tilt"]), since.clamp(max=LIMIT)
 
 
+def pulled(controllers: Tensor) -> Tensor:
+    """Controllers (…, 13) → how far a trigger is pulled, 1 where L or R is down, (…)."""
+    return torch.maximum(controllers[..., C_["shoulder"]], controllers[..., L_AND_R].amax(dim=-1))
+
+
 def triggered(controllers: Tensor) -> Tensor:
     """Controllers (…, 13) → whether a trigger is down, light or whole, (…)."""
-    return torch.maximum(controllers[..., C_["shoulder"]], controllers[..., L_AND_R].amax(dim=-1)) > PRESSED
+    return pulled(controllers) > PRESSED
 
 
 def pressed(numbers: Named, controllers: Tensor, lagging: Tensor) -> tuple[Tensor, Tensor]:
